@@ -1,0 +1,5 @@
+"""``python -m bench`` is ``fusebench``."""
+
+from bench.cli import main
+
+main()

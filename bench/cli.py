@@ -1,0 +1,246 @@
+"""The command line. Each command parses, builds and makes one call; heavy imports wait until a command needs them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench.progress import ProgressBars
+from fusion.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Benchmark CNNs for breast-cancer detection on mammography and ultrasound, from raw files to the tables of "
+        "Wang et al., Tomography 2024.\n\n"
+        "The order of work: **prepare** the raw data once, **run** a matrix on it, read the tables of **report**. "
+        "Without data, **phantom** writes synthetic data in the same formats."
+    ),
+)
+
+Folder = Annotated[Path, typer.Argument(help="Folder to write; made if missing.", show_default=False)]
+
+
+@app.command()
+def phantom(
+    out: Folder,
+    scale: Annotated[
+        float, typer.Option(help="Share of the paper's counts; 1.0 writes 3,338 images and scans.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same bytes.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; by default one for each core.", show_default=False)
+    ] = None,
+) -> None:
+    """Write synthetic raw data in the formats of BUSI, OASBUD and RSNA.
+
+    Phantoms are physical sketches, not patients: they prove that everything works, and say so in every table.
+    """
+    from fusion.sources.phantom import write_phantom
+
+    with _bars() as bars:
+        counts = write_phantom(
+            out, scale=scale, seed=seed, workers=workers, progress=lambda d, t: bars.stage("write phantoms", d, t)
+        )
+    console = Console()
+    console.print(f"{out}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), highlight=False)
+    _print_next(f"fusebench prepare data/NAME --busi {out}/busi --oasbud {out}/oasbud/OASBUD.mat --rsna {out}/rsna")
+
+
+@app.command()
+def prepare(
+    out: Folder,
+    busi: Annotated[Path | None, typer.Option(help="Folder Dataset_BUSI_with_GT.", show_default=False)] = None,
+    oasbud: Annotated[Path | None, typer.Option(help="File OASBUD.mat.", show_default=False)] = None,
+    rsna: Annotated[
+        Path | None, typer.Option(help="Folder with train.csv and train/, or the like.", show_default=False)
+    ] = None,
+    folder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=DIR, any other set: class folders or a csv (path,label[,group,modality]).", show_default=False
+        ),
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Side of the prepared images in pixels; the paper uses 300.")] = 300,
+    negatives: Annotated[int, typer.Option(help="RSNA images without cancer to draw; the paper has 1200.")] = 1200,
+    seed: Annotated[int, typer.Option(help="Draws the RSNA negatives.")] = 0,
+    oasbud_groups: Annotated[
+        str, typer.Option(help="patient (by the letters of the id, safer) or lesion.")
+    ] = "patient",
+    allow_ungrouped: Annotated[
+        bool,
+        typer.Option("--allow-ungrouped", help="Take RSNA images without patient ids, though splits may then leak."),
+    ] = False,
+    decoder: Annotated[str, typer.Option(help="dali, torchvision, or auto: DALI where it is installed.")] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable file instead of listing it.")] = False,
+) -> None:
+    """Decode and resize every image once, into one array with a catalog and a manifest.
+
+    Unreadable files are listed with their reason in quarantine.csv. An interrupted call goes on when called again.
+    """
+    from bench.sources import read_sources
+    from fusion.prepare import QUARANTINE
+    from fusion.prepare import prepare as prepare_images
+
+    if decoder not in ("auto", "dali", "torchvision"):
+        raise UserError(f"--decoder {decoder!r} is unknown; choose from auto, dali, torchvision")
+    with _bars() as bars, _resumable():
+        records, notes = read_sources(
+            out,
+            busi=busi,
+            oasbud=oasbud,
+            rsna=rsna,
+            folders=folder or [],
+            negatives=negatives,
+            seed=seed,
+            oasbud_groups=oasbud_groups,
+            allow_ungrouped=allow_ungrouped,
+            progress=bars.stage,
+        )
+        prepared = prepare_images(
+            records,
+            out,
+            image_size=image_size,
+            decoder=None if decoder == "auto" else decoder,  # type: ignore[arg-type]
+            strict=strict,
+            notes=notes,
+            progress=bars.stage,
+        )
+    from bench.report import prepared_table, terminal_table
+
+    manifest, console = prepared.manifest, Console()
+    for note in manifest["notes"]:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    console.print(terminal_table(prepared_table(prepared.manifest["counts"], prepared.synthetic_sources)))
+    console.print(
+        f"{out}: {manifest['images']} images of {image_size} px in {manifest['groups']} groups, decoded by "
+        f"{manifest['decoder']}, {manifest['duplicate_pairs']} duplicate pairs found, {manifest['class_conflicts']} "
+        f"images in class conflict, {manifest['quarantined']} unreadable files"
+        + (f" (see {out / QUARANTINE})" if manifest["quarantined"] else ""),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    _print_next(f"fusebench run paper --data {out} --out results/NAME")
+
+
+@app.command()
+def run(
+    matrix: Annotated[str, typer.Argument(help="paper, quick, or the path of a .toml file.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Folder written by 'fusebench prepare'.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
+    only: Annotated[
+        list[str] | None, typer.Option(help="Cells to run, e.g. 'model2/*'; may be repeated.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="paper, clean or both; by default what the matrix says.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, random, or a folder of safetensors files; by default what the matrix says.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="Seed; may be repeated; by default what the matrix says.", show_default=False),
+    ] = None,
+    loader: Annotated[str, typer.Option(help="resident, dali or torchvision.")] = "resident",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16, or auto: mixed on a GPU, fp32 on the CPU.")
+    ] = "auto",
+) -> None:
+    """Train and judge every cell of a matrix, then write the tables.
+
+    A run that was stopped goes on when called again; finished cells are not trained twice. A cell that fails stays in
+    the tables with its reason, the others go on, and the exit code is 1.
+    """
+    from bench.matrix import load_matrix
+    from bench.runner import Settings
+    from bench.runner import run as run_matrix
+    from fusion.prepare import load_prepared
+    from fusion.split import PROTOCOLS
+
+    loaded = load_matrix(matrix)
+    if protocol not in (None, "both", *PROTOCOLS):
+        raise UserError(f"--protocol {protocol!r} is unknown; choose from {', '.join(PROTOCOLS)}, both")
+    if any(one < 0 for one in seed or []):
+        raise UserError(f"--seed {min(seed or [])} is below 0")
+    cells = loaded.select(only or [])
+    settings = Settings(weights=weights or loaded.weights, loader=loader, device=device, precision=precision)
+    prepared = load_prepared(data)
+    with _bars() as bars, _resumable():
+        summary = run_matrix(
+            loaded,
+            cells,
+            prepared,
+            out,
+            settings,
+            protocols=loaded.protocols if protocol is None else PROTOCOLS if protocol == "both" else (protocol,),
+            seeds=seed or loaded.seeds,
+            progress=bars.run,
+            finished=bars.line,
+        )
+    _report(out, ("leaderboard",))
+    console = Console()
+    console.print(
+        f"{summary.done} cells done, {summary.found} found finished, {len(summary.failed)} failed", highlight=False
+    )
+    if summary.failed:
+        for failure in summary.failed:
+            console.print(f"failed: {failure}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder written by 'fusebench run'.", show_default=False)],
+) -> None:
+    """Write Tables 1-4, 6 and the leaderboard as csv, Markdown and LaTeX, ours beside the paper's, and print them."""
+    _report(results, ())
+
+
+def _report(results: Path, shown: tuple[str, ...]) -> None:
+    from bench.report import terminal_table, write_report
+
+    console = Console()
+    for name, table in write_report(results).items():
+        if name in shown or not shown:
+            console.print(terminal_table(table))
+    _print_next(f"open {results / 'tables'}/ (csv, Markdown, LaTeX)")
+
+
+def _print_next(text: str) -> None:
+    Console().print(f"next: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _bars() -> ProgressBars:
+    return ProgressBars(Console(stderr=True))
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on from here", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; a ``UserError`` becomes one line on stderr and exit code 2."""
+    try:
+        return app(arguments)
+    except UserError as error:
+        message = " ".join(str(error).split())
+        Console(stderr=True).print(f"fusebench: {message}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

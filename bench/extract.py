@@ -1,0 +1,47 @@
+"""Model 1's features: the pooled output of a frozen backbone, computed once and used by every classifier."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
+from torch import nn
+
+from bench.train import predict_logits
+from fusion.augment import Rows, expand
+from fusion.files import make_folder, replacing
+from fusion.loaders import Loader
+from fusion.prepare import Prepared
+
+
+def features_of(
+    model: nn.Module, loader: Loader, prepared: Prepared, rows: Rows, folder: Path, *, precision: str
+) -> np.ndarray:
+    """Return the [R, D] float32 features of ``rows``.
+
+    The features of every row of the data set are computed at the first call and kept in ``folder``, with the backbone's
+    weights beside them.
+
+    Args:
+        model: backbone without a classifier.
+        loader: serves the pixels of a row.
+        prepared: the data set.
+        rows: rows wanted.
+        folder: named by the hash of all that decides the features.
+        precision: a key of ``bench.train.PRECISIONS``.
+
+    Raises:
+        UserError: the features can't be written.
+    """
+    everything = expand(prepared.catalog, np.arange(len(prepared.catalog)), augmented=True)
+    path = folder / "features.safetensors"
+    if not path.exists():
+        make_folder(folder)
+        features = predict_logits(model, loader, everything, precision=precision).numpy()
+        with replacing(folder / "backbone.safetensors") as temporary:
+            save_torch({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
+        with replacing(path) as temporary:
+            save_file({"features": features}, temporary)
+    features = load_file(path)["features"]
+    first = np.flatnonzero(everything.copy == 0)
+    return features[first[rows.image] + rows.copy]

@@ -1,0 +1,31 @@
+"""Tables made from result rows; imports no model code."""
+
+from pathlib import Path
+
+from bench.report.formats import terminal_table, write_table
+from bench.report.layout import Table
+from bench.report.read import read_rows, read_run
+from bench.report.tables import build_tables, prepared_table
+
+__all__ = [
+    "Table",
+    "build_tables",
+    "prepared_table",
+    "read_rows",
+    "read_run",
+    "terminal_table",
+    "write_report",
+    "write_table",
+]
+
+
+def write_report(run_dir: Path) -> dict[str, Table]:
+    """Write every table of the run in ``run_dir`` to ``run_dir/tables/`` and return the tables by name.
+
+    Raises:
+        UserError: ``run_dir`` is not a run folder, one of its files is damaged, or ``tables/`` cannot be written.
+    """
+    tables = build_tables(read_run(run_dir), read_rows(run_dir))
+    for table in tables.values():
+        write_table(table, run_dir / "tables")
+    return tables

@@ -1,0 +1,178 @@
+"""One table written for programs (CSV), for a paper (LaTeX), for a page (Markdown) and for the terminal."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich.box
+import rich.table
+from pandas.api.types import is_numeric_dtype
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
+
+from bench.report.layout import Table, one_line
+from fusion.errors import UserError
+
+WIDE = 140
+BREAKS = re.compile(r"(?<=\w /) | (?=\()|(?<=\w/)(?=\w)|(?<=\w)(?=\+[a-z])|(?<=\d–)(?=\d)")
+"""Where ``0.701 / 0.783 (−0.082)``, ``0.701 (0.65–0.75)`` and ``model1/resnet50+svm`` may go on in the next line."""
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+MARKDOWN = str.maketrans(
+    {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "[": "\\[", "]": "\\]", "<": "&lt;", ">": "&gt;", "&": "&amp;"}
+)
+LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    # a row that begins with [ or * would be read as an argument of the line break before it
+    | {"[": "{[}", "*": "{*}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}
+    | {"−": "$-$", "–": "--", "—": "---", "…": r"\ldots{}", "≥": r"$\geq$", "×": r"$\times$"}
+)
+
+
+def to_csv(table: Table) -> str:
+    """Return ``table.frame`` as RFC 4180 text; text a spreadsheet would run as a formula begins with an apostrophe."""
+    frame = table.frame.copy()
+    for column in frame.columns:
+        if not is_numeric_dtype(frame[column]):
+            frame[column] = frame[column].map(_defused)
+    return frame.to_csv(index=False, lineterminator="\r\n", float_format="%.10g")
+
+
+def to_markdown(table: Table) -> str:
+    """Return ``table.display`` as a GitHub Markdown table with its title above and its notes below."""
+    display = table.display
+    rule = ["---:" if column in table.numbers else ":---" for column in display.columns]
+    lines = [_markdown_row([_markdown(str(column)) for column in display.columns]), _markdown_row(rule)]
+    lines += [_markdown_row([_markdown(cell) for cell in row]) for row in display.itertuples(index=False)]
+    notes = [f"- {_markdown(note)}" for note in table.notes]
+    return "\n".join([f"**{_markdown(table.title)}**", "", *lines, "", *notes, ""])
+
+
+def to_latex(table: Table) -> str:
+    """Return ``table.display`` as a LaTeX ``table`` with booktabs rules, its title as caption, its notes below."""
+    display = table.display
+    align = "".join("r" if column in table.numbers else "l" for column in display.columns)
+    rows = []
+    for row, rule_below in zip(display.itertuples(index=False), _block_ends(table), strict=True):
+        rows.append(_latex_row([_latex(cell) for cell in row]))
+        rows += [r"\midrule"] if rule_below else []
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs,adjustbox}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(table.title)}}}",
+            rf"\label{{tab:{table.name}}}",
+            r"\begin{adjustbox}{max width=\textwidth}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            _latex_row([_latex(str(column)) for column in display.columns]),
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{adjustbox}",
+            r"\par\smallskip\footnotesize\raggedright",
+            *(rf"{_latex(note)}\par" for note in table.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def terminal_table(table: Table) -> RenderableType:
+    """Return ``table.display`` for a rich console; no text of a cell is read as markup.
+
+    On a console narrower than ``WIDE`` comparisons, intervals and cell names are broken into lines.
+    """
+    return _Fitted(table)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _grid(self.table, narrow=options.max_width < WIDE)
+
+
+def _grid(table: Table, *, narrow: bool) -> rich.table.Table:
+    view = rich.table.Table(
+        title=Text(one_line(table.title), style="bold"),
+        caption=Text("\n".join(one_line(note) for note in table.notes)),
+        title_justify="left",
+        caption_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 0 if narrow else 1, 0, 0),
+        pad_edge=False,
+    )
+    for column in table.display.columns:
+        is_number = column in table.numbers
+        view.add_column(Text(str(column)), justify="right" if is_number else "left", overflow="fold")
+    for row, rule_below in zip(table.display.itertuples(index=False), _block_ends(table), strict=True):
+        cells = [one_line(cell) for cell in row]
+        view.add_row(*(Text(BREAKS.sub("\n", cell) if narrow else cell) for cell in cells), end_section=rule_below)
+    return view
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+"""File ending -> how it is written."""
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write ``table`` to ``folder/<name>.csv``, ``.md`` and ``.tex``; a reader sees the old file or the whole new one.
+
+    Raises:
+        UserError: ``folder`` cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending, text_of in FORMATS.items():
+            _write(folder / f"{table.name}.{ending}", text_of(table))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _defused(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def _block_ends(table: Table) -> list[bool]:
+    """Return for each row whether the block it belongs to ends with it; the last row's block ends with the table."""
+    if not table.block:
+        return [False] * len(table.display)
+    block = list(table.display[table.block])
+    return [here != below for here, below in zip(block, block[1:] + block[-1:], strict=True)]
+
+
+def _markdown(text: str) -> str:
+    return one_line(text).translate(MARKDOWN)
+
+
+def _latex(text: str) -> str:
+    return one_line(text).translate(LATEX)
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _latex_row(cells: list[str]) -> str:
+    return rf"{' & '.join(cells)} \\"

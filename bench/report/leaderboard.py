@@ -1,0 +1,92 @@
+"""The leaderboard: every cell of Models 1 to 3 under one order."""
+
+import math
+
+import pandas as pd
+
+from bench.report.layout import METRICS, NONE, Table, difference, number
+from bench.report.notes import status_notes
+from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, union
+
+OTHERS = tuple(metric for metric in METRICS if metric != "accuracy")
+DECIMALS = METRICS["accuracy"].decimals
+COLUMNS = (
+    *("protocol", "rank", "cell", "accuracy_paper", "accuracy_ours", "accuracy_difference"),
+    *("accuracy_low", "accuracy_high", "accuracy_sd"),
+    *OTHERS,
+    "n",
+    *OUTCOME_COLUMNS,
+)
+
+
+def leaderboard(summaries: list[Summary], printed: Printed, notes: tuple[str, ...]) -> Table:
+    """Return ``summaries`` ranked within each protocol by accuracy, then AUC, then name; the rest unranked below."""
+    protocols = union([], (summary.protocol for summary in summaries))
+    chosen = sorted(summaries, key=lambda summary: (protocols.index(summary.protocol), *_place(summary)))
+    ranks = dict.fromkeys(protocols, 0)
+    frame, display = [], []
+    for summary in chosen:
+        is_ranked = isinstance(summary.ours("accuracy"), float)
+        ranks[summary.protocol] += is_ranked
+        rank = ranks[summary.protocol] if is_ranked else math.nan
+        frame.append(_numbers(summary, rank, printed))
+        display.append(_texts(summary, rank, printed.get((summary.cell, "accuracy"), math.nan)))
+    headings = [*(METRICS[metric].heading for metric in ("accuracy", *OTHERS)), "Paper", "Diff.", "n"]
+    return Table(
+        name="leaderboard",
+        title="Leaderboard by accuracy (95 % interval). Paper: its accuracy. Diff.: ours − paper.",
+        notes=(
+            *notes,
+            "interval and n are those of one seed's test rows, averaged over the seeds; the interval takes the rows as "
+            "independent, which copies and images of one patient are not, and leaves out the spread between seeds",
+            *status_notes(chosen),
+        ),
+        frame=pd.DataFrame(frame, columns=list(COLUMNS)),
+        display=pd.DataFrame(display, columns=["Protocol", "Rank", "Model", *headings, "Status"]),
+        numbers=("Rank", *headings),
+        block="Protocol",
+    )
+
+
+def _place(summary: Summary) -> tuple[float, float, str]:
+    accuracy, auc = (
+        -value if isinstance(value := summary.ours(metric), float) else math.inf for metric in ("accuracy", "auc")
+    )
+    return accuracy, auc, summary.cell
+
+
+def _numbers(summary: Summary, rank: float, printed: Printed) -> dict[str, object]:
+    return {
+        "protocol": summary.protocol,
+        "rank": rank,
+        "cell": summary.cell,
+        **summary.comparison("accuracy", printed),
+        "accuracy_low": summary.low,
+        "accuracy_high": summary.high,
+        "accuracy_sd": summary.deviation,
+        **{metric: summary.values.get(metric, math.nan) for metric in OTHERS},
+        "n": summary.n,
+        **summary.outcome(),
+    }
+
+
+def _texts(summary: Summary, rank: float, paper: float) -> list[str]:
+    accuracy = summary.ours("accuracy")
+    interval = f" ({number(summary.low, DECIMALS)}–{number(summary.high, DECIMALS)})"
+    return [
+        summary.protocol,
+        number(rank, 0),
+        summary.cell,
+        _shown(accuracy, DECIMALS) + ("" if math.isnan(summary.low + summary.high) else interval),
+        *(_shown(summary.ours(metric), METRICS[metric].decimals) for metric in OTHERS),
+        number(paper, DECIMALS),
+        NONE if isinstance(accuracy, str) or math.isnan(paper) else difference(accuracy, paper, DECIMALS),
+        number(summary.n, 0),
+        summary.status,
+    ]
+
+
+def _shown(value: float | str, decimals: int) -> str:
+    if isinstance(value, float):
+        return number(value, decimals)
+    return value if value == "undefined" else NONE

@@ -1,0 +1,148 @@
+"""Result rows, the one schema every number is kept in, and the folder of a finished cell."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.metrics import Measured
+from fusion.errors import UserError
+from fusion.files import content_hash, make_folder, read_json, sync, write_json
+
+ROW_COLUMNS = (
+    "cell",  # model1/resnet50+svm, model2/resnet50+sgdm, model3/cnn17+e25+b64, ablation/cnn17+ultrasound
+    "protocol",  # paper or clean
+    "seed",
+    "status",  # done or failed
+    "metric",  # sensitivity, specificity, ppv, npv, accuracy, kappa, auc, tp, fp, tn, fn, ...
+    "value",  # a number; empty when the metric is undefined or the cell failed
+    "unit",
+    "low",  # 95 % interval, where one is defined
+    "high",
+    "n",  # what the value was computed over
+    "reason",  # why a cell failed; else empty
+    "weights",  # imagenet, random, or the name of a folder
+    "synthetic_sources",  # phantom sources in the data, joined by a space; else empty
+    "data_hash",
+    "config_hash",
+    "environment_hash",
+)
+ROWS, DEFINITION = "rows.csv", "cell.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellKey:
+    """What a cell's rows have in common: which cell, under what, on what."""
+
+    cell: str
+    protocol: str
+    seed: int
+    weights: str
+    synthetic_sources: str
+    data_hash: str
+    config_hash: str
+    environment_hash: str
+
+    def folder(self, out: Path) -> Path:
+        """Return the folder of the cell in the run's folder ``out``."""
+        return out / "cells" / self.protocol / str(self.seed) / self.cell
+
+
+def done_rows(key: CellKey, measured: Sequence[Measured]) -> pd.DataFrame:
+    """Return the rows of a finished cell."""
+    common = {**vars(key), "status": "done", "reason": ""}
+    rows = [{**common, **vars(one)} for one in measured]
+    return pd.DataFrame(rows, columns=list(ROW_COLUMNS))
+
+
+def failed_rows(key: CellKey, reason: str) -> pd.DataFrame:
+    """Return the one row of a cell that failed."""
+    nothing = {"metric": "", "value": math.nan, "unit": "", "low": math.nan, "high": math.nan, "n": 0}
+    row = {**vars(key), **nothing, "status": "failed", "reason": reason}
+    return pd.DataFrame([row], columns=list(ROW_COLUMNS))
+
+
+def is_done(key: CellKey, definition: dict[str, Any], out: Path) -> bool:
+    """Return whether the cell is finished in ``out``; a failed cell is not, and is run again.
+
+    Raises:
+        UserError: the folder holds the same cell made with another definition, or a damaged one.
+    """
+    folder = key.folder(out)
+    if not (folder / ROWS).exists():
+        return False
+    try:
+        rows = pd.read_csv(folder / ROWS, keep_default_na=False)
+        hashes, statuses = set(rows["config_hash"]), set(rows["status"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder / ROWS} is damaged ({error}); delete the folder {folder} to run the cell again"
+        ) from None
+    if statuses != {"done"}:
+        return False
+    if hashes == {key.config_hash}:
+        return True
+    earlier = read_json(folder / DEFINITION, "a cell's folder")
+    raise UserError(
+        f"{folder} was made with other settings ({_difference(earlier, definition)}); choose another --out or delete it"
+    )
+
+
+def write_cell(
+    folder: Path, definition: dict[str, Any], rows: pd.DataFrame, write_files: Callable[[Path], None]
+) -> None:
+    """Put a cell's folder in place as a whole: written under another name, synced to disk, then renamed.
+
+    Args:
+        folder: where the cell belongs; what a failed attempt left there is replaced.
+        definition: all that defines the cell, kept as ``cell.json``.
+        rows: its result rows, kept as ``rows.csv``.
+        write_files: writes the other files into the folder it is given.
+
+    Raises:
+        UserError: the files can't be written.
+    """
+    make_folder(folder.parent)
+    partial = folder.with_name(f".{folder.name}.partial")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    try:
+        for stale in (partial, replaced):
+            shutil.rmtree(stale, ignore_errors=True)
+        partial.mkdir()
+        write_files(partial)
+        write_json(partial / DEFINITION, definition)
+        rows.to_csv(partial / ROWS, index=False)
+        for file in partial.iterdir():
+            sync(file)
+        sync(partial)
+        if folder.exists():
+            os.rename(folder, replaced)
+        os.rename(partial, folder)
+        sync(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
+
+
+def definition_hash(definition: dict[str, Any]) -> str:
+    """Return the hash of all that defines a cell."""
+    return content_hash(definition)
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name the first values in which two definitions differ."""
+    before, after = _flat(earlier), _flat(now)
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    return ", ".join(f"{key}: {before.get(key)!r}, now {after.get(key)!r}" for key in changed[:2]) or "format"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

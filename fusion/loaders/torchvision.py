@@ -1,0 +1,89 @@
+"""The baseline: a DataLoader whose workers decode, resize and augment one file after the other with torchvision."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from fusion.augment import Rows
+from fusion.decode import decode_torchvision
+from fusion.loaders.spec import BatchSpec
+from fusion.prepare import Prepared
+from kernels.augment_reference import draw_parameters, standard_normal
+
+WORKERS = 2
+
+Key = tuple[int, int, int]
+"""Image, copy and epoch of a row."""
+
+
+class TorchvisionLoader:
+    """Serves batches from ``WORKERS`` processes that stay alive between epochs."""
+
+    def __init__(self, prepared: Prepared, spec: BatchSpec) -> None:
+        self.spec = spec
+        self.sampler = _RowSampler()
+        dataset = _RowDataset([Path(file) for file in prepared.catalog["file"]], prepared.image_size, spec)
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=self.sampler,
+            num_workers=WORKERS,
+            multiprocessing_context="forkserver",  # a fork would copy the threads' locks of DALI and OpenMP
+            persistent_workers=True,
+            pin_memory=spec.device.type == "cuda",
+        )
+
+    def batches(self, rows: Rows, batch_size: int, *, epoch: int) -> Iterator[Tensor]:
+        """Yield the batches of ``rows``; see ``Loader``."""
+        keys = [(image, copy, epoch) for image, copy in zip(rows.image.tolist(), rows.copy.tolist(), strict=True)]
+        self.sampler.keys = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+        for batch in self.loader:
+            images = batch.to(self.spec.device, non_blocking=True)
+            yield images.contiguous(memory_format=torch.channels_last)
+
+
+class _RowSampler(Sampler[list[Key]]):
+    """Hands the batches of the epoch under way to the workers."""
+
+    keys: list[list[Key]]
+
+    def __init__(self) -> None:
+        self.keys = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class _RowDataset(Dataset[Tensor]):
+    def __init__(self, files: list[Path], size: int, spec: BatchSpec) -> None:
+        self.files, self.size, self.spec = files, size, spec
+
+    def __getitem__(self, key: Key) -> Tensor:
+        image, copy, epoch = key
+        spec, size = self.spec, self.size
+        pixels = torch.from_numpy(decode_torchvision(self.files[image], size)).float() / 255.0
+        if copy > 0:
+            row = torch.tensor([image]), torch.tensor([copy])
+            parameters = draw_parameters(spec.ranges, spec.seed, *row, epoch)
+            if parameters.flip_x:
+                pixels = tv.horizontal_flip(pixels)
+            if parameters.flip_y:
+                pixels = tv.vertical_flip(pixels)
+            pixels = tv.affine(
+                pixels,
+                angle=-float(parameters.angle_degrees),
+                translate=[0, 0],
+                scale=float(parameters.zoom),
+                shear=[0.0, 0.0],
+                interpolation=InterpolationMode.BILINEAR,
+            )
+            noise = standard_normal(spec.seed, *row, epoch, size, size)
+            pixels = (pixels + parameters.noise_sigma * noise).clamp(0.0, 1.0)
+        return tv.normalize(pixels.expand(len(spec.mean), -1, -1), list(spec.mean), list(spec.std))

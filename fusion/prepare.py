@@ -1,0 +1,293 @@
+"""From a catalog of files to a prepared data set: every image decoded and resized once, into one memory map.
+
+A prepared folder holds ``images_u8.npy`` ([N, 1, S, S] uint8), ``catalog.parquet`` (row i describes image i),
+``quarantine.csv`` (files that could not be read, with the reason), ``converted/`` and ``bmode/`` (8-bit grey PNGs of
+files DALI can't decode), and ``manifest.json``, written last: without it the folder is not finished.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from fusion.augment import COPIES
+from fusion.catalog import COLUMNS, ImageRecord, to_frame
+from fusion.decode import BATCH, Decoder, available_decoder, cpu_count, decode_and_resize, decode_torchvision
+from fusion.errors import UserError
+from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sync, write_json
+from fusion.groups import duplicate_pairs, join_groups
+from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
+
+FORMAT = 1
+IMAGES, CATALOG, MANIFEST, QUARANTINE = "images_u8.npy", "catalog.parquet", "manifest.json", "quarantine.csv"
+IDENTITY = ("image_id", "source", "modality", "label", "group_id", "class_conflict", "synthetic")
+"""Catalog columns that belong to the data set's hash; paths do not."""
+SOFTWARE = ("fusebench", "torch", "torchvision", "nvidia-dali-cuda130", "pillow", "numpy", "scikit-image")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the stage, how much is done and how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A prepared data set, opened."""
+
+    root: Path
+    catalog: pd.DataFrame
+    """One row per image: the columns of ``ImageRecord``, ``width`` and ``height`` of the file, ``file`` to decode."""
+    images_u8: np.ndarray
+    """[N, 1, S, S] uint8, a read-only memory map."""
+    manifest: dict[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of the images in pixels."""
+        return int(self.images_u8.shape[-1])
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the pixels and of what the catalog says about them."""
+        return str(self.manifest["data_hash"])
+
+    @property
+    def synthetic_sources(self) -> list[str]:
+        """Names of the sources that are phantoms."""
+        return sorted(self.catalog.loc[self.catalog["synthetic"], "source"].unique())
+
+
+def prepare(
+    records: Sequence[ImageRecord],
+    out: Path,
+    *,
+    image_size: int = 300,
+    decoder: Decoder | None = None,
+    strict: bool = False,
+    notes: Sequence[str] = (),
+    progress: Progress,
+) -> Prepared:
+    """Decode and resize every record's image once, and write the prepared data set to ``out``.
+
+    Called again, an interrupted call goes on where it was, and a finished folder is opened as it is.
+
+    Args:
+        records: what the readers found.
+        out: folder to write; made if missing.
+        image_size: S, side of the prepared images in pixels; the paper uses 300.
+        decoder: ``dali`` or ``torchvision``; None takes DALI where it is installed.
+        strict: stop at the first unreadable file instead of putting it in quarantine.
+        notes: remarks of the readers, kept in the manifest.
+        progress: called as the work goes on.
+
+    Raises:
+        UserError: nothing readable, an unwritable folder, a folder that holds another data set, or, under ``strict``,
+            an unreadable file.
+    """
+    if not 8 <= image_size <= 2048:
+        raise UserError(f"image size {image_size} is outside 8..2048")
+    decoder = decoder or available_decoder()
+    frame = to_frame(records)
+    make_folder(out)
+    frame, quarantined = _inspect(frame, out, strict, progress)
+    plan = content_hash(
+        {
+            "format": FORMAT,
+            "image_size": image_size,
+            "decoder": decoder,
+            "images": frame[[*COLUMNS, "fingerprint"]].to_dict("records"),
+            "quarantined": quarantined,
+        }
+    )
+    if (out / MANIFEST).exists():
+        finished = load_prepared(out)
+        if finished.manifest["plan_hash"] == plan:
+            return finished
+        raise UserError(
+            f"{out} already holds another prepared data set ({len(finished.catalog)} images at "
+            f"{finished.image_size} px); choose another folder, or delete it"
+        )
+    partial = out / "partial"
+    fallbacks = _decode(frame, partial, image_size, decoder, plan, progress)
+    images_u8 = np.load(partial / IMAGES, mmap_mode="r")
+    pairs = duplicate_pairs(
+        images_u8, frame["modality"].to_numpy(), progress=lambda done, total: progress("find duplicates", done, total)
+    )
+    catalog = join_groups(frame, pairs).drop(columns="fingerprint")
+    with replacing(out / CATALOG) as temporary:
+        catalog.to_parquet(temporary, index=False)
+    with replacing(out / QUARANTINE) as temporary:
+        pd.DataFrame(quarantined, columns=["path", "reason"]).to_csv(temporary, index=False)
+    sync(partial / IMAGES)
+    images_hash = file_hash(partial / IMAGES)
+    del images_u8
+    (partial / IMAGES).replace(out / IMAGES)
+    sync(out)
+    write_json(
+        out / MANIFEST,
+        {
+            "format": FORMAT,
+            "plan_hash": plan,
+            "data_hash": _data_hash(catalog, images_hash),
+            "images_sha256": images_hash,
+            "images": len(catalog),
+            "image_size": image_size,
+            "decoder": decoder,
+            "decoded_by_pillow": fallbacks,
+            "quarantined": len(quarantined),
+            "duplicate_pairs": len(pairs),
+            "groups": int(catalog["group_id"].nunique()),
+            "class_conflicts": int(catalog["class_conflict"].sum()),
+            "counts": table1_counts(catalog),
+            "notes": list(notes),
+            "software": software_versions(),
+        },
+    )
+    shutil.rmtree(partial)
+    return load_prepared(out)
+
+
+def load_prepared(root: Path) -> Prepared:
+    """Open a prepared data set.
+
+    Raises:
+        UserError: ``root`` is not one, is unfinished, or its files don't fit its manifest.
+    """
+    manifest = read_json(root / MANIFEST, "a prepared data set (make one with 'fusebench prepare')")
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"{root} was prepared in format {manifest.get('format')!r}, this version reads {FORMAT}: prepare again"
+        )
+    try:
+        images_u8 = np.load(root / IMAGES, mmap_mode="r", allow_pickle=False)
+        catalog = pd.read_parquet(root / CATALOG)
+        expected = (manifest["images"], 1, manifest["image_size"], manifest["image_size"])
+        lacking = {*IDENTITY, "file", "width", "height"} - set(catalog.columns)
+        fits = images_u8.shape == expected and images_u8.dtype == np.uint8 and len(catalog) == expected[0]
+        if lacking or not fits or _data_hash(catalog, manifest["images_sha256"]) != manifest["data_hash"]:
+            raise ValueError("its files do not fit its manifest")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{root} is damaged ({error}): delete it and prepare again") from None
+    return Prepared(root=root, catalog=catalog, images_u8=images_u8, manifest=manifest)
+
+
+def table1_counts(catalog: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return, per source, modality and label, how many images there are and how many rows Table 1 makes of them."""
+    sizes = catalog.groupby(["source", "modality", "label"]).size().reset_index(name="images")
+    copies = [COPIES[key] for key in zip(sizes["modality"], sizes["label"], strict=True)]
+    counts = sizes.assign(copies=sizes["images"] * copies).to_dict("records")
+    return [{str(key): value for key, value in line.items()} for line in counts]
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide the pixels; "absent" where one is not installed."""
+    versions = {}
+    for package in SOFTWARE:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def _data_hash(catalog: pd.DataFrame, images_hash: str) -> str:
+    return content_hash({"images": images_hash, "catalog": catalog[list(IDENTITY)].to_dict("records")})
+
+
+def _inspect(
+    frame: pd.DataFrame, out: Path, strict: bool, progress: Progress
+) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """Check every file; return the readable ones, with size, fingerprint and file to decode, and the others."""
+    found: list[dict[str, Any]] = []
+    quarantined: list[dict[str, str]] = []
+
+    def check(image_id: str, path: Path) -> dict[str, Any]:
+        facts = inspect_image(path)
+        status = path.stat()
+        file = path if facts.plain else _convert(image_id, path, make_folder(out / "converted"))
+        fingerprint = f"{status.st_size}/{status.st_mtime_ns}"
+        return {"width": facts.width, "height": facts.height, "file": str(file.resolve()), "fingerprint": fingerprint}
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        paths = [Path(path) for path in frame["path"]]
+        futures = [pool.submit(check, *item) for item in zip(frame["image_id"], paths, strict=True)]
+        try:
+            for done, (future, path) in enumerate(zip(futures, paths, strict=True), start=1):
+                try:
+                    found.append(future.result())
+                except UnreadableImageError as error:
+                    if strict:
+                        raise UserError(f"{path}: {error} (--strict stops at the first unreadable file)") from None
+                    quarantined.append({"path": str(path), "reason": str(error)})
+                    found.append({"file": None})
+                progress("check files", done, len(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    checked = pd.concat([frame, pd.DataFrame(found)], axis=1)
+    readable = checked[checked["file"].notna()].reset_index(drop=True)
+    if readable.empty:
+        raise UserError(
+            f"none of the {len(frame)} files can be read; the first: {frame['path'][0]}: {quarantined[0]['reason']}"
+        )
+    return readable.astype({"width": "int64", "height": "int64"}), quarantined
+
+
+def _convert(image_id: str, path: Path, folder: Path) -> Path:
+    """Write an image that DALI can't decode faithfully as an 8-bit grey PNG; return its path."""
+    target = folder / f"{content_hash(image_id)[:24]}.png"
+    grey = read_grey_u8(path)
+    with replacing(target) as temporary:
+        Image.fromarray(grey).save(temporary, format="PNG")
+    return target
+
+
+def _decode(frame: pd.DataFrame, partial: Path, size: int, decoder: Decoder, plan: str, progress: Progress) -> int:
+    """Fill ``partial/images_u8.npy`` from where an interrupted call stopped; return how many files Pillow decoded."""
+    state: dict[str, Any] = {"plan_hash": plan, "done": 0, "fallbacks": 0}
+    if (partial / "progress.json").exists():
+        earlier = read_json(partial / "progress.json", "an interrupted preparation")
+        if earlier.get("plan_hash") == plan and (partial / IMAGES).exists():
+            state = earlier
+    if state["done"] == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        make_folder(partial)
+        _reserve(partial / IMAGES, (len(frame), 1, size, size))
+    images_u8 = np.load(partial / IMAGES, mmap_mode="r+")
+    paths = [Path(file) for file in frame["file"]]
+    while state["done"] < len(paths):
+        start = state["done"]
+        try:
+            for batch in decode_and_resize(paths[start:], size, decoder):
+                _keep(images_u8, batch, state, partial)
+                progress("decode and resize", state["done"], len(paths))
+        except RuntimeError:
+            # DALI gave up on a file that Pillow can read: Pillow decodes that batch, and the manifest counts it.
+            start = state["done"]
+            batch = np.stack([decode_torchvision(path, size) for path in paths[start : start + BATCH]])
+            state["fallbacks"] += len(batch)
+            _keep(images_u8, batch, state, partial)
+    return int(state["fallbacks"])
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    """Make an array file whose whole size is taken on disk: writing to a hole of a full disk would kill the process."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            size_mib = path.stat().st_size / 2**20
+            raise UserError(f"can't reserve {size_mib:.0f} MiB in {path.parent}: {error.strerror}") from error
+
+
+def _keep(images_u8: np.memmap, batch: np.ndarray, state: dict[str, Any], partial: Path) -> None:
+    images_u8[state["done"] : state["done"] + len(batch)] = batch
+    images_u8.flush()
+    state["done"] += len(batch)
+    write_json(partial / "progress.json", state)

@@ -1,0 +1,1 @@
+"""One reader per data set; each returns a list of fusion.catalog.ImageRecord."""
