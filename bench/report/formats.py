@@ -15,7 +15,6 @@ from rich.text import Text
 from bench.report.layout import Table, one_line
 from fusion.errors import UserError
 
-WIDE = 140
 BREAKS = re.compile(r"(?<=\w /) | (?=\()|(?<=\w/)(?=\w)|(?<=\w)(?=\+[a-z])|(?<=\d–)(?=\d)")
 """Where ``0.701 / 0.783 (−0.082)``, ``0.701 (0.65–0.75)`` and ``model1/resnet50+svm`` may go on in the next line."""
 
@@ -40,7 +39,7 @@ def to_csv(table: Table) -> str:
     for column in frame.columns:
         if not is_numeric_dtype(frame[column]):
             frame[column] = frame[column].map(_defused)
-    return frame.to_csv(index=False, lineterminator="\r\n", float_format="%.10g")
+    return frame.to_csv(index=False, lineterminator="\r\n")
 
 
 def to_markdown(table: Table) -> str:
@@ -88,7 +87,8 @@ def to_latex(table: Table) -> str:
 def terminal_table(table: Table) -> RenderableType:
     """Return ``table.display`` for a rich console; no text of a cell is read as markup.
 
-    On a console narrower than ``WIDE`` comparisons, intervals and cell names are broken into lines.
+    Where the console has no room for all of it, only the table's ``brief`` columns are shown, and where it names none,
+    comparisons, intervals and cell names are broken into lines.
     """
     return _Fitted(table)
 
@@ -98,25 +98,38 @@ class _Fitted:
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _grid(self.table, narrow=options.max_width < WIDE)
+        columns = list(self.table.display.columns)
+        if _width(self.table, columns) <= options.max_width:
+            yield _grid(self.table, columns, broken=False)
+            return
+        columns = [column for column in columns if column in self.table.brief] or columns
+        yield _grid(self.table, columns, broken=_width(self.table, columns) > options.max_width)
 
 
-def _grid(table: Table, *, narrow: bool) -> rich.table.Table:
+def _width(table: Table, columns: list[str]) -> int:
+    """Return how many characters wide the table is when no cell is broken; one blank stands between two columns."""
+    return sum(max(len(column), *map(len, table.display[column]), 0) + 1 for column in columns)
+
+
+def _grid(table: Table, columns: list[str], *, broken: bool) -> rich.table.Table:
+    hidden = [column for column in table.display.columns if column not in columns]
+    notes = [*table.notes, *([f"no room here for {', '.join(hidden)}: see tables/{table.name}.md"] if hidden else [])]
     view = rich.table.Table(
         title=Text(one_line(table.title), style="bold"),
-        caption=Text("\n".join(one_line(note) for note in table.notes)),
+        caption=Text("\n".join(one_line(note) for note in notes)),
         title_justify="left",
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
-        padding=(0, 0 if narrow else 1, 0, 0),
+        padding=(0, 0, 0, 0),
         pad_edge=False,
     )
-    for column in table.display.columns:
+    shown = table.display[columns]
+    for column in columns:
         is_number = column in table.numbers
         view.add_column(Text(str(column)), justify="right" if is_number else "left", overflow="fold")
-    for row, rule_below in zip(table.display.itertuples(index=False), _block_ends(table), strict=True):
+    for row, rule_below in zip(shown.itertuples(index=False), _block_ends(table), strict=True):
         cells = [one_line(cell) for cell in row]
-        view.add_row(*(Text(BREAKS.sub("\n", cell) if narrow else cell) for cell in cells), end_section=rule_below)
+        view.add_row(*(Text(BREAKS.sub("\n", cell) if broken else cell) for cell in cells), end_section=rule_below)
     return view
 
 

@@ -48,6 +48,8 @@ class Table:
     """For people: the same rows, every cell a ``str``."""
     numbers: tuple[str, ...] = ()
     """Columns of ``display`` that are aligned to the right."""
+    brief: tuple[str, ...] = ()
+    """Columns of ``display`` that a terminal shows where there is no room for all; empty breaks cells into lines."""
     block: str = ""
     """Column of ``display``; a line is drawn where its value changes."""
 

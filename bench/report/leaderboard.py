@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.report.layout import METRICS, NONE, Table, difference, number
 from bench.report.notes import status_notes
-from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, union
+from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, protocol_column, union
 
 OTHERS = tuple(metric for metric in METRICS if metric != "accuracy")
 DECIMALS = METRICS["accuracy"].decimals
@@ -44,6 +44,7 @@ def leaderboard(summaries: list[Summary], printed: Printed, notes: tuple[str, ..
         frame=pd.DataFrame(frame, columns=list(COLUMNS)),
         display=pd.DataFrame(display, columns=["Protocol", "Rank", "Model", *headings, "Status"]),
         numbers=("Rank", *headings),
+        brief=(*protocol_column(chosen), "Rank", "Model", "Acc.", "AUC", "Paper", "Diff."),
         block="Protocol",
     )
 
@@ -77,7 +78,8 @@ def _texts(summary: Summary, rank: float, paper: float) -> list[str]:
         summary.protocol,
         number(rank, 0),
         summary.cell,
-        _shown(accuracy, DECIMALS) + ("" if math.isnan(summary.low + summary.high) else interval),
+        (accuracy if isinstance(accuracy, str) else number(accuracy, DECIMALS))
+        + ("" if math.isnan(summary.low + summary.high) else interval),
         *(_shown(summary.ours(metric), METRICS[metric].decimals) for metric in OTHERS),
         number(paper, DECIMALS),
         NONE if isinstance(accuracy, str) or math.isnan(paper) else difference(accuracy, paper, DECIMALS),

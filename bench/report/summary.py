@@ -78,6 +78,11 @@ def of_models(summaries: list[Summary], *models: str) -> list[Summary]:
     return [summary for summary in summaries if summary.cell.partition("/")[0] in models]
 
 
+def protocol_column(summaries: list[Summary]) -> tuple[str, ...]:
+    """Return the heading of the protocol column where it tells rows apart, else nothing."""
+    return ("Protocol",) if len({summary.protocol for summary in summaries}) > 1 else ()
+
+
 def _summary(protocol: str, cell: str, planned_seeds: list[int], rows: pd.DataFrame) -> Summary:
     scores = rows[(rows["status"] == "done") & rows["metric"].isin(list(METRICS))]
     # a cell that was run again has its newest rows last

@@ -12,7 +12,7 @@ from bench.paper import ABLATIONS, PRINTED_NAMES, PROPOSED, SCORES, SOURCES, pap
 from bench.report.layout import COMPARED, METRICS, NONE, Table, compared
 from bench.report.leaderboard import leaderboard
 from bench.report.notes import labels, phantom_notes, run_notes, status_notes
-from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, of_models, summarise, union
+from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, of_models, protocol_column, summarise, union
 from fusion.catalog import LABEL_NAMES
 
 
@@ -110,6 +110,7 @@ def _scores(name: str, summaries: list[Summary], printed: Printed, notes: tuple[
         frame=pd.DataFrame(frame, columns=["protocol", "cell", *key_columns, *score_columns, *OUTCOME_COLUMNS]),
         display=pd.DataFrame(display, columns=["Protocol", *table.keys, *headings]),
         numbers=("Epochs", "Batch size", *headings),
+        brief=(*protocol_column(chosen), *table.keys, METRICS["accuracy"].heading, METRICS["kappa"].heading),
         block="Protocol",
     )
 
@@ -207,6 +208,7 @@ def _literature(run: dict[str, Any], summaries: list[Summary], printed: Printed,
         frame=pd.DataFrame(frame),
         display=pd.DataFrame(display, columns=headings),
         numbers=("Year", "Images", METRICS["accuracy"].heading),
+        brief=(*protocol_column(chosen), "Authors", "Year", "Data", METRICS["accuracy"].heading),
         block="Protocol",
     )
 
