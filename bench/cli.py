@@ -50,7 +50,9 @@ def phantom(
             out, scale=scale, seed=seed, workers=workers, progress=lambda d, t: bars.stage("write phantoms", d, t)
         )
     console = Console()
-    console.print(f"{out}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), highlight=False)
+    console.print(
+        f"{out}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), highlight=False, soft_wrap=True
+    )
     _print_next(f"fusebench prepare data/NAME --busi {out}/busi --oasbud {out}/oasbud/OASBUD.mat --rsna {out}/rsna")
 
 
@@ -117,7 +119,7 @@ def prepare(
 
     manifest, console = prepared.manifest, Console()
     for note in manifest["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     console.print(terminal_table(prepared_table(prepared.manifest["counts"], prepared.synthetic_sources)))
     console.print(
         f"{out}: {manifest['images']} images of {image_size} px in {manifest['groups']} groups, decoded by "
@@ -164,7 +166,7 @@ def run(
     A run that was stopped goes on when called again; finished cells are not trained twice. A cell that fails stays in
     the tables with its reason, the others go on, and the exit code is 1.
     """
-    from bench.matrix import load_matrix
+    from bench.matrix import MAXIMUM_SEED, load_matrix
     from bench.runner import Settings
     from bench.runner import run as run_matrix
     from fusion.prepare import load_prepared
@@ -173,8 +175,9 @@ def run(
     loaded = load_matrix(matrix)
     if protocol not in (None, "both", *PROTOCOLS):
         raise UserError(f"--protocol {protocol!r} is unknown; choose from {', '.join(PROTOCOLS)}, both")
-    if any(one < 0 for one in seed or []):
-        raise UserError(f"--seed {min(seed or [])} is below 0")
+    for one in seed or []:
+        if not 0 <= one <= MAXIMUM_SEED:
+            raise UserError(f"--seed {one} is not a whole number from 0 to {MAXIMUM_SEED}")
     cells = loaded.select(only or [])
     settings = Settings(weights=weights or loaded.weights, loader=loader, device=device, precision=precision)
     prepared = load_prepared(data)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fusion.decode import cpu_count
+from fusion.cores import cpu_count
 
 PACKAGES = (
     *("fusebench", "torch", "torchvision", "timm", "triton", "nvidia-dali-cuda130", "scikit-learn", "numpy", "scipy"),

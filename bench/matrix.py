@@ -1,5 +1,6 @@
 """The matrix of a run: a small TOML file, made into a list of independent cells."""
 
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from fusion.split import PROTOCOLS
 
 MATRICES = Path(__file__).parent / "matrices"
 MAXIMUM_BYTES = 2**20
+MAXIMUM_SEED = 2**32 - 1
+"""What scikit-learn takes."""
 ABLATION_MODALITIES = ("ultrasound", "mammography", "fused")
 FIXED_RATE = ("learning_rate", "patience")
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -79,14 +82,14 @@ def load_matrix(name: str) -> Matrix:
         UserError: no such matrix, not TOML, or a key or value that is unknown, missing or out of range.
     """
     path = Path(name) if name.endswith(".toml") else MATRICES / f"{name}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file also false for a name that is too long
         known = ", ".join(sorted(file.stem for file in MATRICES.glob("*.toml")))
         raise UserError(f"matrix {name!r} is unknown; choose from {known}, or give the path of a .toml file")
     if path.stat().st_size > MAXIMUM_BYTES:
         raise UserError(f"{path} is larger than {MAXIMUM_BYTES // 2**20} MiB and can't be a matrix")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, an endless number
         raise UserError(f"{path} is not a TOML file: {error}") from None
     return read_matrix(table, str(path))
 
@@ -117,7 +120,7 @@ def read_matrix(table: dict[str, Any], where: str) -> Matrix:
         name=table["name"],
         weights=table["weights"],
         protocols=tuple(_choices(table, "protocols", PROTOCOLS, where)),
-        seeds=tuple(_integers(table, "seeds", 0, 2**32 - 1, where)),
+        seeds=tuple(_integers(table, "seeds", 0, MAXIMUM_SEED, where)),
         cells=tuple(cells),
     )
 

@@ -190,6 +190,8 @@ def _run_job(
             raise UserError(missing)
         require_size(job.cell.network, prepared.image_size)
         outcome = _compute(job, prepared, out, settings, device, precision, report)
+        if not np.isfinite(outcome.probability).all():
+            raise UserError("the predicted probabilities are not all finite numbers")
     except UserError as error:
         reason, trace = str(error), ""
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -361,7 +363,7 @@ def _write_run(
         for name in ("cells", "protocols", "seeds"):
             grown[name] = list(dict.fromkeys([*earlier.get(name, []), *grown[name]]))
         grown["environments"] = {**earlier.get("environments", {}), **grown["environments"]}
-    elif any(out.iterdir()):
+    elif any(not path.name.startswith(".") for path in out.iterdir()):  # a killed call may have left .run.json.*
         raise UserError(f"{out} is not empty and is not a run's folder; choose another --out")
     write_json(out / RUN, {**same, **grown})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors import SafetensorError
 
 from bench.metrics import Measured
 from fusion.errors import UserError
@@ -125,8 +126,8 @@ def write_cell(
         os.rename(partial, folder)
         sync(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        raise UserError(f"can't write {folder}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def definition_hash(definition: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ class Recipe:
     """Epochs without a better validation loss before training stops; 0 never stops early."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
+        if not isinstance(self.optimizer, str) or self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {self.optimizer!r} is unknown; choose from {', '.join(OPTIMIZERS)}")
         if type(self.learning_rate) not in (float, int) or not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate {self.learning_rate!r} is not a number above 0")

@@ -4,7 +4,6 @@ Both decode to one grey channel (ITU-R 601 luma), ignore EXIF orientation and re
 filter; a test holds their pixels together.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as tv
 
+from fusion.cores import cpu_count
 from fusion.errors import UserError
 from fusion.images import read_grey_u8
 
@@ -29,11 +29,6 @@ BATCH = 64
 def available_decoder() -> Decoder:
     """Return ``dali`` where it is installed, else ``torchvision``."""
     return "dali" if HAVE_DALI else "torchvision"
-
-
-def cpu_count() -> int:
-    """Return the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decode_and_resize(paths: Sequence[Path], size: int, decoder: Decoder) -> Iterator[np.ndarray]:

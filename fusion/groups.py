@@ -1,13 +1,13 @@
 """Which images must stay together: the groups the readers know, joined with the duplicates found in the pixels.
 
-Two images are duplicates when their prepared pixels are identical, or when a perceptual hash (pHash or dHash, 64 bits)
-differs in at most ``HASH_DISTANCE`` bits and the structural similarity of their thumbnails confirms it. A hash alone is
-unsafe: on BUSI it would chain most of the set together.
+Two images are duplicates when their prepared pixels are identical, or when their perceptual hashes (pHash, 64 bits) differ
+in at most ``HASH_DISTANCE`` bits and the structural similarity of their thumbnails confirms it. A hash alone is unsafe: on
+BUSI it would chain most of the set together. Similarity is taken where either image shows something: two small breasts on
+black would else be alike for their background.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,10 @@ from scipy.sparse.csgraph import connected_components
 from skimage.metrics import structural_similarity
 
 THUMBNAIL = 64
-HASH_DISTANCE = 4
+HASH_DISTANCE = 8
 SSIM_LIMIT = 0.95
+BLACK = 0.02
+"""Grey level, in 0..1, up to which a pixel counts as background."""
 BLOCK = 512
 """Images compared at a time, which bounds the memory of the distance table."""
 
@@ -35,18 +37,20 @@ def thumbnails(images_u8: np.ndarray) -> np.ndarray:
     return result
 
 
-def perceptual_hashes(thumbnails_f32: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return pHash and dHash of [N, 64, 64] thumbnails, each [N, 64] bool.
+def perceptual_hashes(thumbnails_f32: np.ndarray) -> np.ndarray:
+    """Return the pHash, [N, 64] bool, of [N, 64, 64] thumbnails (Zauner 2010).
 
-    pHash: the 8 x 8 lowest frequencies of the cosine transform above their median. dHash: whether a pixel of the
-    8 x 9 mean-pooled image is brighter than its left neighbour (Zauner 2010; Krawetz 2013).
+    A bit tells whether one of the 8 x 8 lowest frequencies of the cosine transform is above their median.
     """
     frequencies = dctn(thumbnails_f32[:, ::2, ::2], axes=(1, 2))[:, :8, :8].reshape(len(thumbnails_f32), 64)
-    p_hash = frequencies > np.median(frequencies[:, 1:], axis=1, keepdims=True)
-    rows = thumbnails_f32.reshape(-1, 8, THUMBNAIL // 8, THUMBNAIL).mean(axis=2)
-    edges = np.linspace(0, THUMBNAIL, 10).astype(int)
-    columns = np.stack([rows[:, :, a:b].mean(axis=2) for a, b in pairwise(edges)], axis=2)
-    return p_hash, (columns[:, :, 1:] > columns[:, :, :-1]).reshape(len(thumbnails_f32), 64)
+    return frequencies > np.median(frequencies[:, 1:], axis=1, keepdims=True)
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the mean structural similarity of two thumbnails over the pixels that are not black in both."""
+    _, local = structural_similarity(first, second, data_range=1.0, full=True)
+    shown = np.maximum(first, second) > BLACK
+    return float(local[shown].mean()) if shown.any() else 1.0
 
 
 def duplicate_pairs(
@@ -61,19 +65,17 @@ def duplicate_pairs(
             pairs.add((first_of[digest], i))
         first_of.setdefault(digest, i)
     small = thumbnails(images_u8)
-    hashes = [np.where(bits, 1.0, -1.0).astype(np.float32) for bits in perceptual_hashes(small)]
+    hashes = np.where(perceptual_hashes(small), 1.0, -1.0).astype(np.float32)
     count = len(small)
     for start in range(0, count, BLOCK):
         block = slice(start, min(start + BLOCK, count))
         # The dot product of two vectors of +-1 is 64 minus twice their Hamming distance.
-        near = np.maximum(*[bits[block] @ bits.T for bits in hashes]) >= 64 - 2 * HASH_DISTANCE
+        near = hashes[block] @ hashes.T >= 64 - 2 * HASH_DISTANCE
         near &= modality[block, None] == modality[None, :]
         for row, j in np.argwhere(near):
             i = int(row) + start
-            if i < j and digests[i] != digests[j]:
-                similarity = structural_similarity(small[i], small[j], data_range=1.0)
-                if similarity >= SSIM_LIMIT:
-                    pairs.add((i, int(j)))
+            if i < j and digests[i] != digests[j] and similarity(small[i], small[j]) >= SSIM_LIMIT:
+                pairs.add((i, int(j)))
         if progress:
             progress(block.stop, count)
     return sorted(pairs)

@@ -20,7 +20,8 @@ from PIL import Image
 
 from fusion.augment import COPIES
 from fusion.catalog import COLUMNS, ImageRecord, to_frame
-from fusion.decode import BATCH, Decoder, available_decoder, cpu_count, decode_and_resize, decode_torchvision
+from fusion.cores import cpu_count
+from fusion.decode import BATCH, Decoder, available_decoder, decode_and_resize, decode_torchvision
 from fusion.errors import UserError
 from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sync, write_json
 from fusion.groups import duplicate_pairs, join_groups
@@ -56,6 +57,20 @@ class Prepared:
     def data_hash(self) -> str:
         """Hash of the pixels and of what the catalog says about them."""
         return str(self.manifest["data_hash"])
+
+    def files(self) -> list[Path]:
+        """Return the file of each image, to be decoded.
+
+        Raises:
+            UserError: one is no longer there.
+        """
+        files = [Path(file) for file in self.catalog["file"]]
+        for file in files:
+            if not file.is_file():
+                raise UserError(
+                    f"{file} is gone, so it can't be streamed; bring it back, or choose the loader 'resident'"
+                )
+        return files
 
     @property
     def synthetic_sources(self) -> list[str]:
@@ -165,7 +180,7 @@ def load_prepared(root: Path) -> Prepared:
             f"{root} was prepared in format {manifest.get('format')!r}, this version reads {FORMAT}: prepare again"
         )
     try:
-        images_u8 = np.load(root / IMAGES, mmap_mode="r", allow_pickle=False)
+        images_u8 = np.lib.format.open_memmap(root / IMAGES, mode="r")  # np.load would read archives and pickles too
         catalog = pd.read_parquet(root / CATALOG)
         expected = (manifest["images"], 1, manifest["image_size"], manifest["image_size"])
         lacking = {*IDENTITY, "file", "width", "height"} - set(catalog.columns)
@@ -260,18 +275,18 @@ def _decode(frame: pd.DataFrame, partial: Path, size: int, decoder: Decoder, pla
         _reserve(partial / IMAGES, (len(frame), 1, size, size))
     images_u8 = np.load(partial / IMAGES, mmap_mode="r+")
     paths = [Path(file) for file in frame["file"]]
+    batches = decode_and_resize(paths[state["done"] :], size, decoder)
     while state["done"] < len(paths):
-        start = state["done"]
         try:
-            for batch in decode_and_resize(paths[start:], size, decoder):
-                _keep(images_u8, batch, state, partial)
-                progress("decode and resize", state["done"], len(paths))
+            batch = next(batches)
         except RuntimeError:
             # DALI gave up on a file that Pillow can read: Pillow decodes that batch, and the manifest counts it.
-            start = state["done"]
-            batch = np.stack([decode_torchvision(path, size) for path in paths[start : start + BATCH]])
+            start, end = state["done"], state["done"] + BATCH
+            batch = np.stack([decode_torchvision(path, size) for path in paths[start:end]])
             state["fallbacks"] += len(batch)
-            _keep(images_u8, batch, state, partial)
+            batches = decode_and_resize(paths[end:], size, decoder)
+        _keep(images_u8, batch, state, partial)
+        progress("decode and resize", state["done"], len(paths))
     return int(state["fallbacks"])
 
 

@@ -54,7 +54,7 @@ def split_rows(
         raise UserError(f"protocol {protocol!r} is unknown; choose from {', '.join(PROTOCOLS)}")
     keep = np.ones(len(catalog), dtype=bool) if modality is None else (catalog["modality"] == modality).to_numpy()
     if protocol == "clean":
-        keep &= ~catalog["class_conflict"].to_numpy(dtype=bool)
+        keep = keep & ~catalog["class_conflict"].to_numpy(dtype=bool)
     images = np.flatnonzero(keep)
     labels = catalog["label"].to_numpy()
     what = f"protocol {protocol!r}" + (f", modality {modality!r}" if modality else "")
@@ -94,9 +94,12 @@ def _split_groups(
                 f"{what}: {count} groups of {LABEL_NAMES[int(str(label))]} images are too few; {folds} are needed"
             )
     strata = chosen["source"] + "/" + chosen["label"].astype(str)
+    # Sources with fewer images of a class than folds are pooled: no split could balance each of them alone.
+    rare = strata.groupby(strata).transform("size") < folds
+    strata = strata.mask(rare, chosen["label"].astype(str))
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # A source with fewer images of a class than folds is split as well as it can be.
+        # What was pooled may still be fewer images than folds, and is split as well as it can be.
         warnings.filterwarnings("ignore", message="The least populated class in y", category=UserWarning)
         rest, fold = next(splitter.split(images, strata, groups=chosen["group_id"]))
     return images[rest], images[fold]

@@ -8,6 +8,7 @@ Pixels are sampled at their centres; outside the image is 0. A row that is not a
 its map and s = 0, and passes through exactly.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +41,8 @@ class AugmentationRange:
     def __post_init__(self) -> None:
         if not 0 <= self.rotation_degrees <= 180:
             raise ValueError(f"rotation_degrees {self.rotation_degrees} is outside 0..180")
-        if not 0 < self.zoom_low <= self.zoom_high:
-            raise ValueError(f"zoom {self.zoom_low}..{self.zoom_high}: 0 < zoom_low <= zoom_high is needed")
+        if not 0 < self.zoom_low <= self.zoom_high < math.inf:
+            raise ValueError(f"zoom {self.zoom_low}..{self.zoom_high}: 0 < zoom_low <= zoom_high < inf is needed")
         if not 0 <= self.noise_sigma <= 1:
             raise ValueError(f"noise_sigma {self.noise_sigma} is outside 0..1")
 

@@ -1,6 +1,5 @@
 """One table written for programs (CSV), for a paper (LaTeX), for a page (Markdown) and for the terminal."""
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from bench.report.layout import Table, one_line
-from fusion.errors import UserError
+from fusion.files import make_folder, write_text
 
 BREAKS = re.compile(r"(?<=\w /) | (?=\()|(?<=\w/)(?=\w)|(?<=\w)(?=\+[a-z])|(?<=\d–)(?=\d)")
 """Where ``0.701 / 0.783 (−0.082)``, ``0.701 (0.65–0.75)`` and ``model1/resnet50+svm`` may go on in the next line."""
@@ -143,24 +142,9 @@ def write_table(table: Table, folder: Path) -> None:
     Raises:
         UserError: ``folder`` cannot be made or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending, text_of in FORMATS.items():
-            _write(folder / f"{table.name}.{ending}", text_of(table))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    make_folder(folder)
+    for ending, text_of in FORMATS.items():
+        write_text(folder / f"{table.name}.{ending}", text_of(table))
 
 
 def _defused(value: object) -> object:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fusion.augment import Rows
-from fusion.decode import HAVE_DALI, cpu_count, dali_decode_and_resize
+from fusion.cores import cpu_count
+from fusion.decode import HAVE_DALI, dali_decode_and_resize
 from fusion.errors import UserError
 from fusion.loaders.spec import BatchSpec
 from fusion.prepare import Prepared
@@ -30,15 +31,17 @@ class DaliLoader:
     def __init__(self, prepared: Prepared, spec: BatchSpec) -> None:
         if not HAVE_DALI:
             raise UserError("loader 'dali' needs DALI (Linux on x86-64 only); choose 'resident' or 'torchvision'")
-        self.files = prepared.catalog["file"].to_list()
+        self.files = prepared.files()
         self.size = prepared.image_size
         self.spec = spec
 
     def batches(self, rows: Rows, batch_size: int, *, epoch: int) -> Iterator[Tensor]:
         """Yield the batches of ``rows``; see ``Loader``."""
+        if len(rows) == 0:  # DALI refuses to read no files
+            return
         gpu = self.spec.device.type == "cuda"
         pipeline = _stream_pipeline(
-            files=[self.files[i] for i in rows.image],
+            files=[str(self.files[i]) for i in rows.image],
             source=_RowSource(rows, batch_size, epoch, self.size, self.spec),
             size=self.size,
             spec=self.spec,

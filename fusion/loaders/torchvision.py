@@ -27,7 +27,7 @@ class TorchvisionLoader:
     def __init__(self, prepared: Prepared, spec: BatchSpec) -> None:
         self.spec = spec
         self.sampler = _RowSampler()
-        dataset = _RowDataset([Path(file) for file in prepared.catalog["file"]], prepared.image_size, spec)
+        dataset = _RowDataset(prepared.files(), prepared.image_size, spec)
         self.loader = DataLoader(
             dataset,
             batch_sampler=self.sampler,

@@ -81,9 +81,9 @@ def _load_weights(model: nn.Module, name: str, weights: str) -> None:
     classifier = str(getattr(model, "default_cfg", {}).get("classifier", ""))
     body = {key: value for key, value in loaded.items() if not key.startswith((f"{classifier}.", "AuxLogits."))}
     wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{classifier}.")}
-    wrong = sorted(key for key in wanted if key not in body or body[key].shape != wanted[key].shape)
     # Torchvision's files count batches, timm's need not.
-    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
+    missing = {key for key in wanted.keys() - body.keys() if not key.endswith("num_batches_tracked")}
+    wrong = sorted(missing | {key for key in wanted.keys() & body.keys() if body[key].shape != wanted[key].shape})
     strange = sorted(body.keys() - wanted.keys())
     if wrong or strange:
         raise UserError(

@@ -26,13 +26,13 @@ HEADS: dict[str, Callable[[int], Any]] = {
 
 
 def fit_head(name: str, features: np.ndarray, labels: np.ndarray, seed: int) -> Any:
-    """Fit the classifier ``name`` on [R, D] float features and [R] labels 0 or 1; return scikit-learn's estimator."""
-    return HEADS[name](seed).fit(features, labels)
+    """Fit the classifier ``name`` in float64 on [R, D] features and [R] labels 0 or 1; return its estimator."""
+    return HEADS[name](seed).fit(np.asarray(features, dtype=np.float64), labels)
 
 
 def malignant_probability(head: Any, features: np.ndarray) -> np.ndarray:
     """Return the probability of malignancy, [R] float64, of [R, D] features."""
-    return np.asarray(head.predict_proba(features))[:, 1]
+    return np.asarray(head.predict_proba(np.asarray(features, dtype=np.float64)))[:, 1]
 
 
 def head_tensors(name: str, head: Any) -> dict[str, np.ndarray]:

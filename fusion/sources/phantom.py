@@ -25,7 +25,9 @@ from PIL import Image
 from scipy.io import savemat
 from threadpoolctl import threadpool_limits
 
+from fusion.cores import cpu_count
 from fusion.errors import UserError
+from fusion.files import write_json
 from fusion.sources import phantom_physics as physics
 
 VERSION = 1
@@ -93,7 +95,7 @@ def write_phantom(
     counts = phantom_counts(scale)
     if seed < 0:
         raise UserError(f"seed {seed} is negative; give 0 or more")
-    workers = _cores() if workers is None else workers
+    workers = cpu_count() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers {workers} is not 1 or more")
     record = {"phantom": True, "generator": GENERATOR, "version": VERSION, "seed": seed, "scale": float(scale)}
@@ -117,16 +119,12 @@ def _write_whole(
     try:
         partial.mkdir(parents=True)
         _write_sets(partial, counts, record["seed"], workers, progress)
-        _write_json(partial / "phantom.json", {**record, "counts": counts})
+        write_json(partial / "phantom.json", {**record, "counts": counts})
         if out.exists():
             out.rmdir()
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_finished(out: Path, record: dict[str, Any]) -> bool:
@@ -198,10 +196,6 @@ def _run(job: _Job) -> Any:
 
 def _rng(seed: int, source: int, stream: int, item: int = 0) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, source, stream, item]))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8], mode: str = "L", opaque: bool = True) -> None:
@@ -299,7 +293,7 @@ def _plan_busi(folder: Path, counts: dict[str, int], seed: int) -> list[BusiImag
             )
     labels = {group: f"p{k:04d}" for k, group in enumerate(sorted({image.group for image in images}), start=1)}
     groups = {image.name: labels[image.group] for image in images}
-    _write_json(folder / "phantom.json", {"phantom": True, "generator": GENERATOR, "seed": seed, "groups": groups})
+    write_json(folder / "phantom.json", {"phantom": True, "generator": GENERATOR, "seed": seed, "groups": groups})
     return images
 
 
@@ -447,5 +441,5 @@ def _plan_rsna(folder: Path, counts: dict[str, int], seed: int) -> list[RsnaPati
         (row for patient in patients for row in patient.views), key=lambda row: (row.patient_id, row.image_id)
     )
     pd.DataFrame([asdict(row) for row in rows]).to_csv(folder / "train.csv", index=False, lineterminator="\n")
-    _write_json(folder / "phantom.json", {"phantom": True, "generator": GENERATOR, "seed": seed})
+    write_json(folder / "phantom.json", {"phantom": True, "generator": GENERATOR, "seed": seed})
     return patients

@@ -1,0 +1,220 @@
+"""The loaders must serve the same pixels.
+
+The images have a flat margin, so that the border, which the decoders resize differently (see test_decode.py), does not
+matter. GREY_DALI: DALI rounds nothing after the prepared pixels, but counts its coordinates in another order.
+GREY_TORCHVISION: the files are decoded and resized by another library, which may be a grey level away.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fusion.augment import Rows, expand
+from fusion.catalog import ImageRecord
+from fusion.decode import HAVE_DALI
+from fusion.errors import UserError
+from fusion.loaders import BatchSpec, Loader, dali, make_loader
+from fusion.prepare import Prepared, prepare
+from kernels.augment_reference import AugmentationRange, standard_normal
+
+needs_dali = pytest.mark.skipif(not HAVE_DALI, reason="DALI is not installed")
+QUICK = ["resident", pytest.param("dali", marks=needs_dali)]
+"""Loaders that start no worker processes."""
+
+SIZE = 64
+BATCH = 5
+GREY_DALI = 0.01
+GREY_TORCHVISION = 2 / 255
+"""Grey units of 0..1."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+STILL = AugmentationRange(rotation_degrees=0, zoom_low=1, zoom_high=1, horizontal_flip=False, vertical_flip=False)
+
+
+def write_image(path: Path, seed: int, mode: str) -> None:
+    """Write a random texture inside a flat margin of 20 px."""
+    rng = np.random.default_rng(seed)
+    width, height = 100 + 7 * seed, 130 - 9 * seed
+    texture = Image.fromarray(rng.integers(0, 256, (8, 9), dtype=np.uint8))
+    image = Image.new(mode, (width, height), 60 if mode == "L" else (60, 60, 60))
+    image.paste(texture.resize((width - 40, height - 40), Image.Resampling.BICUBIC).convert(mode), (20, 20))
+    image.save(path)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("raw")
+    records = []
+    for i in range(6):
+        path = folder / f"{i}{'.png' if i < 5 else '.jpg'}"
+        write_image(path, i, "RGB" if i == 3 else "L")
+        records.append(
+            ImageRecord(
+                image_id=f"busi/{i}",
+                source="busi",
+                modality="ultrasound" if i else "mammography",
+                label=i % 2,
+                group_id=f"busi:{i}",
+                path=path,
+            )
+        )
+    return prepare(records, tmp_path_factory.mktemp("prepared"), image_size=SIZE, progress=lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def rows(prepared: Prepared) -> Rows:
+    """Return 18 rows in no special order: copies of all images, one of them twice."""
+    everything = expand(prepared.catalog, np.arange(len(prepared.catalog)), augmented=True)
+    return everything[np.random.default_rng(0).permutation(np.append(np.arange(len(everything)), 7))[:18]]
+
+
+def spec(**changes: object) -> BatchSpec:
+    return BatchSpec(**{"seed": 9, "mean": MEAN, "std": STD, **changes})  # type: ignore[arg-type]
+
+
+def all_of(loader: Loader, rows: Rows, *, batch_size: int = BATCH, epoch: int = 0) -> Tensor:
+    return torch.cat(list(loader.batches(rows, batch_size, epoch=epoch)))
+
+
+def grey(normalised: Tensor) -> Tensor:
+    """Undo the normalisation."""
+    return normalised * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+
+
+def check_batches(batches: list[Tensor], channels: int = 3) -> None:
+    assert [batch.shape for batch in batches] == [(n, channels, SIZE, SIZE) for n in (5, 5, 5, 3)]
+    for batch in batches:
+        assert batch.dtype == torch.float32
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_dali
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_dali_serves_the_pixels_of_resident(prepared: Prepared, rows: Rows, epoch: int) -> None:
+    names = ("resident", "dali")
+    resident, streamed = (grey(all_of(make_loader(name, prepared, spec()), rows, epoch=epoch)) for name in names)
+    assert (streamed - resident).abs().max() <= GREY_DALI
+    unchanged = torch.from_numpy(rows.copy == 0)
+    torch.testing.assert_close(streamed[unchanged], resident[unchanged], rtol=0, atol=1e-6)
+
+
+def test_torchvision_serves_the_pixels_of_resident(prepared: Prepared, rows: Rows) -> None:
+    loader = make_loader("torchvision", prepared, spec())
+    resident = make_loader("resident", prepared, spec())
+    batches = list(loader.batches(rows, BATCH, epoch=0))
+    check_batches(batches)
+    first, expected = torch.cat(batches), all_of(resident, rows)
+    assert (grey(first) - grey(expected)).abs().max() <= GREY_TORCHVISION
+    other = all_of(loader, rows, epoch=4, batch_size=4)
+    assert (grey(other) - grey(all_of(resident, rows, epoch=4))).abs().max() <= GREY_TORCHVISION
+    assert torch.equal(all_of(loader, rows, batch_size=7), first)
+    assert (other - first).abs().max() > 0.1
+
+
+@needs_dali
+def test_the_comparison_rejects_a_row_of_another_copy(prepared: Prepared, rows: Rows) -> None:
+    resident = all_of(make_loader("resident", prepared, spec()), rows)
+    wrong = Rows(rows.image, np.where(rows.copy > 0, rows.copy + 1, 0))
+    streamed = all_of(make_loader("dali", prepared, spec()), wrong)
+    far = (grey(streamed) - grey(resident)).abs().amax(dim=(1, 2, 3))
+    assert (far[torch.from_numpy(rows.copy > 0)] > 10 * GREY_DALI).all()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_batches_have_their_shape_and_the_last_is_smaller(prepared: Prepared, rows: Rows, name: str) -> None:
+    check_batches(list(make_loader(name, prepared, spec()).batches(rows, BATCH, epoch=0)))
+    one_channel = make_loader(name, prepared, spec(mean=(0.5,), std=(0.5,)))
+    check_batches(list(one_channel.batches(rows, BATCH, epoch=0)), channels=1)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_rows_come_in_order_whatever_the_batch(prepared: Prepared, rows: Rows, name: str) -> None:
+    loader = make_loader(name, prepared, spec())
+    together = all_of(loader, rows, batch_size=50)
+    assert len(together) == len(rows)
+    for row in (0, 6, 17):
+        torch.testing.assert_close(all_of(loader, rows[row : row + 1])[0], together[row], rtol=0, atol=1e-5)
+    order = np.arange(len(rows))[::-1].copy()
+    torch.testing.assert_close(all_of(loader, rows[order]), together.flip(0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_unchanged_rows_are_the_prepared_images(prepared: Prepared, name: str) -> None:
+    image = np.array([4, 0, 2, 2])
+    served = all_of(make_loader(name, prepared, spec()), Rows(image, np.zeros_like(image)))
+    expected = torch.from_numpy(prepared.images_u8[image]).expand(-1, 3, -1, -1) / 255
+    torch.testing.assert_close(grey(served), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_epoch_repeats_and_epochs_and_seeds_differ(prepared: Prepared, rows: Rows, name: str) -> None:
+    loader = make_loader(name, prepared, spec())
+    first = all_of(loader, rows)
+    assert torch.equal(all_of(loader, rows), first)
+    assert torch.equal(all_of(make_loader(name, prepared, spec()), rows), first)
+    changed = torch.from_numpy(rows.copy > 0)
+    for other in (all_of(loader, rows, epoch=1), all_of(make_loader(name, prepared, spec(seed=10)), rows)):
+        assert torch.equal(other[~changed], first[~changed])
+        assert ((other - first)[changed].abs().amax(dim=(1, 2, 3)) > 0.1).all()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_noise_is_the_same_pixel_for_pixel(prepared: Prepared, name: str) -> None:
+    loader = make_loader(name, prepared, spec(mean=(0.0,), std=(1.0,), ranges=STILL))
+    image, copy = np.array([1, 1, 3, 5, 0, 2]), np.array([1, 2, 1, 3, 9, 0])
+    noise = standard_normal(9, torch.from_numpy(image), torch.from_numpy(copy), 2, SIZE, SIZE)[:, None] * 0.1
+    noise[copy == 0] = 0
+    expected = (torch.from_numpy(prepared.images_u8[image]) / 255 + noise).clamp(0, 1)
+    served = all_of(loader, Rows(image, copy), batch_size=4, epoch=2)
+    torch.testing.assert_close(served, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_no_rows_are_no_batches(prepared: Prepared, rows: Rows, name: str) -> None:
+    assert list(make_loader(name, prepared, spec()).batches(rows[:0], BATCH, epoch=0)) == []
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_batches_stay_as_they_were_when_the_next_is_asked_for(prepared: Prepared, rows: Rows, name: str) -> None:
+    batches: Iterator[Tensor] = make_loader(name, prepared, spec()).batches(rows, BATCH, epoch=0)
+    first = next(batches)
+    before = first.clone()
+    next(batches)
+    assert torch.equal(first, before)
+
+
+def test_unknown_loader(prepared: Prepared) -> None:
+    with pytest.raises(UserError, match="loader 'cloud' is unknown; choose from resident, dali, torchvision"):
+        make_loader("cloud", prepared, spec())
+
+
+def test_without_dali_the_other_loaders_are_named(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dali, "HAVE_DALI", False)
+    with pytest.raises(UserError, match=r"'dali' needs DALI.*choose 'resident' or 'torchvision'"):
+        make_loader("dali", prepared, spec())
+
+
+@pytest.mark.parametrize("name", [pytest.param("dali", marks=needs_dali), "torchvision"])
+def test_a_file_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.png"
+    write_image(path, 0, "L")
+    facts = {"image_id": "a", "source": "mine", "modality": "other", "label": 0, "group_id": "a", "path": path}
+    alone = prepare([ImageRecord(**facts)], tmp_path / "out", image_size=8, progress=lambda *_: None)  # type: ignore[arg-type]
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.png is gone"):
+        make_loader(name, alone, spec())
+    assert len(all_of(make_loader("resident", alone, spec()), Rows(np.array([0]), np.array([0])))) == 1
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.5,), ()), ((0.5,), (0.5, 0.5)), ((0.5,), (0.0,)), ((0.5,), (-1.0,)), ((0.5,), (math.nan,))],
+)
+def test_mean_and_std_must_fit(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="need the same length, and std above 0"):
+        spec(mean=mean, std=std)
