@@ -166,8 +166,8 @@ def run(
     A run that was stopped goes on when called again; finished cells are not trained twice. A cell that fails stays in
     the tables with its reason, the others go on, and the exit code is 1.
     """
+    from bench.cell import Settings
     from bench.matrix import MAXIMUM_SEED, load_matrix
-    from bench.runner import Settings
     from bench.runner import run as run_matrix
     from fusion.prepare import load_prepared
     from fusion.split import PROTOCOLS

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from bench.metrics import Measured
 from fusion.errors import UserError
-from fusion.files import content_hash, make_folder, read_json, sync, write_json
+from fusion.files import content_hash, make_folder, read_json, share, sync, write_json
 
 ROW_COLUMNS = (
     "cell",  # model1/resnet50+svm, model2/resnet50+sgdm, model3/cnn17+e25+b64, ablation/cnn17+ultrasound
@@ -119,6 +119,7 @@ def write_cell(
         write_json(partial / DEFINITION, definition)
         rows.to_csv(partial / ROWS, index=False)
         for file in partial.iterdir():
+            share(file)
             sync(file)
         sync(partial)
         if folder.exists():

@@ -10,6 +10,9 @@ from typing import Any
 
 from fusion.errors import UserError
 
+UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(UMASK)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -21,6 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
+        share(temporary)
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
@@ -30,6 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def share(path: Path) -> None:
+    """Give a file the permissions an ordinary new file has; safetensors writes for its owner alone."""
+    path.chmod(0o666 & ~UMASK)
 
 
 def sync(path: Path) -> None:

@@ -1,9 +1,9 @@
 """Which images must stay together: the groups the readers know, joined with the duplicates found in the pixels.
 
-Two images are duplicates when their prepared pixels are identical, or when their perceptual hashes (pHash, 64 bits) differ
-in at most ``HASH_DISTANCE`` bits and the structural similarity of their thumbnails confirms it. A hash alone is unsafe: on
-BUSI it would chain most of the set together. Similarity is taken where either image shows something: two small breasts on
-black would else be alike for their background.
+Two images are duplicates when their prepared pixels are identical, or when their perceptual hashes (pHash, 64 bits)
+differ in at most ``HASH_DISTANCE`` bits and the structural similarity of their thumbnails confirms it. A hash alone is
+unsafe: on BUSI it would chain most of the set together. Similarity is taken where either image shows something: two
+small breasts on black would else be alike for their background.
 """
 
 import hashlib

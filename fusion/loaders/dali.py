@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusion.augment import Rows
 from fusion.cores import cpu_count
-from fusion.decode import HAVE_DALI, dali_decode_and_resize
+from fusion.decode import HAVE_DALI, dali_decode, dali_resize
 from fusion.errors import UserError
 from fusion.loaders.spec import BatchSpec
 from fusion.prepare import Prepared
@@ -93,7 +93,7 @@ if HAVE_DALI:
     @pipeline_def
     def _stream_pipeline(files: list[str], source: _RowSource, size: int, spec: BatchSpec, gpu: bool) -> Any:
         encoded, _ = fn.readers.file(files=files, random_shuffle=False, pad_last_batch=True)
-        images = dali_decode_and_resize(encoded, size, gpu=gpu)
+        images = dali_resize(dali_decode(encoded, gpu=gpu), size)
         matrix = fn.external_source(source=source.matrices, batch=True)
         noise = fn.external_source(source=source.noise, batch=True, device="gpu" if gpu else "cpu")
         mapped = fn.warp_affine(

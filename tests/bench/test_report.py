@@ -432,7 +432,7 @@ def test_a_folder_that_is_no_run_is_refused_on_one_line(tmp_path: Path, text: st
 
 def test_a_folder_that_cannot_be_written_is_refused(run_dir: Path) -> None:
     (run_dir / "tables").write_text("in the way")
-    with pytest.raises(UserError, match="tables: cannot be written"):
+    with pytest.raises(UserError, match=r"can't create the folder .*tables"):
         write_report(run_dir)
 
 

@@ -6,9 +6,9 @@ Run both in one go and compare their ratio: ``make benchmark BUSI=DIR``.
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as tv
 
 from fusion.decode import BATCH, HAVE_DALI, decode_and_resize
@@ -25,7 +25,8 @@ class Files(Dataset[Tensor]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        return tv.resize(decode_image(str(self.files[index]), ImageReadMode.GRAY), [SIZE, SIZE], antialias=True)
+        with Image.open(self.files[index]) as image:  # torchvision's own decoder is deprecated in favour of others
+            return tv.resize(tv.pil_to_tensor(image.convert("L")), [SIZE, SIZE], antialias=True)
 
 
 @pytest.mark.benchmark(group="decode and resize")

@@ -1,0 +1,223 @@
+"""One cell: what defines it, and how it is trained and judged."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.extract import features_of
+from bench.matrix import Cell
+from bench.train import PRECISIONS, Epoch, choose_precision, predict_logits, train
+from fusion.errors import UserError
+from fusion.files import content_hash
+from fusion.loaders import LOADERS, BatchSpec, Loader, make_loader
+from fusion.models import FORWARD_GMACS, build_model, normalisation, require_size
+from fusion.models.backbones import build_backbone, weights_identity
+from fusion.models.heads import fit_head, head_tensors, malignant_probability
+from fusion.prepare import Prepared
+from fusion.split import Split, split_rows
+
+FORMAT = 1
+"""Raised when the same definition would give other numbers than before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a matrix is run.
+
+    Raises:
+        UserError: a value is unknown.
+    """
+
+    weights: str
+    """``imagenet``, ``random`` or a folder of safetensors files."""
+    loader: str = "resident"
+    device: str = "auto"
+    """``cpu``, ``cuda`` or ``auto``: the GPU where there is one."""
+    precision: str = "auto"
+    """A key of ``PRECISIONS``, or ``auto``: bf16 or fp16 on a GPU, fp32 on the CPU."""
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("loader", self.loader, tuple(LOADERS)),
+            ("device", self.device, ("auto", "cpu", "cuda")),
+            ("precision", self.precision, ("auto", *PRECISIONS)),
+        ):
+            if value not in allowed:
+                raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(allowed)}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device 'cuda' is asked for, but torch sees no GPU here; choose 'cpu' or 'auto'")
+
+    def torch_device(self) -> torch.device:
+        """Return the device that is meant."""
+        gpu = torch.cuda.is_available() if self.device == "auto" else self.device == "cuda"
+        return torch.device("cuda" if gpu else "cpu")
+
+    def torch_precision(self) -> str:
+        """Return the precision that is meant, a key of ``PRECISIONS``."""
+        return choose_precision(self.torch_device()) if self.precision == "auto" else self.precision
+
+    def weights_name(self) -> str:
+        """Return ``imagenet``, ``random`` or the name of the folder, without its path."""
+        return self.weights if self.weights in ("imagenet", "random") else Path(self.weights).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One cell under one protocol and seed."""
+
+    cell: Cell
+    protocol: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """``paper/0/model2/resnet50+sgdm``."""
+        return f"{self.protocol}/{self.seed}/{self.cell.name}"
+
+    @property
+    def cost(self) -> float:
+        """Work of the cell in relative units, for the remaining time."""
+        epochs = self.cell.recipe.epochs * 3 if self.cell.recipe else 1 / 3
+        return epochs * FORWARD_GMACS[self.cell.network]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What a cell came to."""
+
+    split: Split
+    probability: np.ndarray
+    """[R] float64, of malignancy, of each test row."""
+    tensors: dict[str, Any]
+    """Trained weights (torch), or what the classifier has learnt (numpy)."""
+    history: list[Epoch]
+    """Empty for Model 1."""
+
+
+def definition(job: Job, prepared: Prepared, settings: Settings) -> dict[str, Any]:
+    """Return all that decides a cell's numbers, as plain data."""
+    return {
+        "format": FORMAT,
+        "cell": job.cell.definition(),
+        "protocol": job.protocol,
+        "seed": job.seed,
+        "data_hash": prepared.data_hash,
+        "weights": _starting_weights(job.cell.network, settings),
+        "loader": settings.loader,
+        "precision": settings.torch_precision(),
+    }
+
+
+def compute(job: Job, prepared: Prepared, out: Path, settings: Settings, report: Callable[[float], None]) -> Outcome:
+    """Train the cell's network or fit its classifier, and predict its test rows.
+
+    Args:
+        job: which cell, protocol and seed.
+        prepared: the data set.
+        out: the run's folder, where Model 1's features are kept.
+        settings: weights, loader, device and precision.
+        report: called with the share of the work done.
+
+    Raises:
+        UserError: weights that can't be had, images too small for the network, a loss or features that are not
+            finite, or a data set too small to split.
+    """
+    cell = job.cell
+    if missing := _starting_weights(cell.network, settings).get("missing"):
+        raise UserError(missing)
+    require_size(cell.network, prepared.image_size)
+    split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
+    mean, std = normalisation(cell.network)
+    device = settings.torch_device()
+    loader = make_loader(settings.loader, prepared, BatchSpec(seed=job.seed, mean=mean, std=std, device=device))
+    # Every cell of a network starts from the same weights, so that two optimizers differ in the optimizer alone.
+    torch.manual_seed(_derived_seed(job.seed, cell.network))
+    if cell.head:
+        return _fit_classifier(job, prepared, split, loader, out / "features", settings, report)
+    return _train_network(job, prepared, split, loader, settings, report)
+
+
+def _fit_classifier(
+    job: Job,
+    prepared: Prepared,
+    split: Split,
+    loader: Loader,
+    features: Path,
+    settings: Settings,
+    report: Callable[[float], None],
+) -> Outcome:
+    cell = job.cell
+    assert cell.head is not None
+    model = _placed(build_backbone(cell.network, settings.weights, classes=0), settings)
+    precision = settings.torch_precision()
+    identity = {
+        "format": FORMAT,
+        "network": cell.network,
+        "weights": weights_identity(cell.network, settings.weights),
+        "seed": job.seed,
+        "data_hash": prepared.data_hash,
+        "loader": settings.loader,
+        "precision": precision,
+    }
+    folder = features / f"{cell.network}-{content_hash(identity)[:12]}"
+    train_features, test_features = (
+        features_of(model, loader, prepared, rows, folder, precision=precision) for rows in (split.train, split.test)
+    )
+    report(0.5)
+    if not (np.isfinite(train_features).all() and np.isfinite(test_features).all()):
+        raise UserError(f"the features of {cell.network} are not all finite numbers")
+    labels = prepared.catalog["label"].to_numpy()
+    head = fit_head(cell.head, train_features, labels[split.train.image], job.seed)
+    probability = malignant_probability(head, test_features)
+    return Outcome(split=split, probability=probability, tensors=head_tensors(cell.head, head), history=[])
+
+
+def _train_network(
+    job: Job,
+    prepared: Prepared,
+    split: Split,
+    loader: Loader,
+    settings: Settings,
+    report: Callable[[float], None],
+) -> Outcome:
+    recipe = job.cell.recipe
+    assert recipe is not None
+    model = _placed(build_model(job.cell.network, settings.weights, prepared.image_size), settings)
+    precision = settings.torch_precision()
+    history = train(
+        model,
+        loader,
+        split,
+        prepared.catalog["label"].to_numpy(),
+        recipe,
+        seed=_derived_seed(job.seed, job.cell.name),
+        precision=precision,
+        progress=lambda epoch: report(epoch.epoch / recipe.epochs),
+    )
+    logits = predict_logits(model, loader, split.test, precision=precision)
+    probability = torch.softmax(logits.double(), dim=1)[:, 1].numpy()
+    tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    return Outcome(split=split, probability=probability, tensors=tensors, history=history)
+
+
+def _placed(model: nn.Module, settings: Settings) -> nn.Module:
+    return model.to(settings.torch_device()).to(memory_format=torch.channels_last)
+
+
+def _starting_weights(network: str, settings: Settings) -> dict[str, str]:
+    if network == "cnn17":
+        return {"start": "random"}
+    try:
+        return {"start": weights_identity(network, settings.weights)}
+    except UserError as error:  # the cell will fail for it, and is run again once the file is there
+        return {"start": settings.weights, "missing": str(error)}
+
+
+def _derived_seed(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big")
