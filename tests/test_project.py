@@ -1,0 +1,65 @@
+"""What the project says of itself: the direction of its imports, and the commands in its documents."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from bench.cli import app
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {"kernels": {"fusion", "bench"}, "fusion": {"bench"}}
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "results/README.md")
+COMMANDS = re.findall(r"^    (?:\.venv/bin/)?fusebench (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+
+
+def imported_packages(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_never_imports_the_one_that_uses_it(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        assert not imported_packages(file) & FORBIDDEN[package], file
+
+
+def test_the_report_imports_no_model_code() -> None:
+    for file in (ROOT / "bench" / "report").glob("*.py"):
+        assert not imported_packages(file) & {"torch", "timm", "torchvision", "nvidia"}, file
+
+
+def test_readme_shows_commands() -> None:
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_of_the_readme_are_understood(line: str) -> None:
+    group = typer.main.get_command(app)
+    name, *arguments = shlex.split(line)
+    assert name in group.commands  # type: ignore[attr-defined]
+    group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_that_documents_name_exist(document: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    named = set(re.findall(r"(?:^    |`)make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.M))
+    assert named <= targets
+
+
+def test_constraints_are_names_and_versions_only() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert "torch==2.15.0" in lines
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!-]+", line) for line in lines)
