@@ -99,10 +99,15 @@ class _Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = list(self.table.display.columns)
         if _width(self.table, columns) <= options.max_width:
-            yield _grid(self.table, columns, broken=False)
-            return
-        columns = [column for column in columns if column in self.table.brief] or columns
-        yield _grid(self.table, columns, broken=_width(self.table, columns) > options.max_width)
+            shown = columns
+        else:
+            shown = [column for column in columns if column in self.table.brief] or columns
+        hidden = ", ".join(column for column in columns if column not in shown)
+        yield Text(one_line(self.table.title), style="bold")
+        yield _grid(self.table, shown, broken=_width(self.table, shown) > options.max_width)
+        for note in (*self.table.notes, *([f"no room here for {hidden}: see {self.table.name}.md"] if hidden else [])):
+            yield Text(f"- {one_line(note)}")
+        yield Text()
 
 
 def _width(table: Table, columns: list[str]) -> int:
@@ -111,13 +116,7 @@ def _width(table: Table, columns: list[str]) -> int:
 
 
 def _grid(table: Table, columns: list[str], *, broken: bool) -> rich.table.Table:
-    hidden = [column for column in table.display.columns if column not in columns]
-    notes = [*table.notes, *([f"no room here for {', '.join(hidden)}: see tables/{table.name}.md"] if hidden else [])]
     view = rich.table.Table(
-        title=Text(one_line(table.title), style="bold"),
-        caption=Text("\n".join(one_line(note) for note in notes)),
-        title_justify="left",
-        caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
         padding=(0, 0, 0, 0),
         pad_edge=False,

@@ -1,6 +1,7 @@
 """The five ImageNet networks of the paper, from timm, and where their weights come from."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import timm
@@ -107,13 +108,20 @@ def _weights_file(name: str, folder: Path) -> Path:
 
 def _cached_file(name: str) -> Path:
     repository = f"timm/{BACKBONES[name].timm_name}"
+    found = _hub_file(repository)
+    if isinstance(found, Path):
+        return found
+    raise UserError(
+        f"ImageNet weights of {name} can't be had ({found}): on a machine with network download model.safetensors of "
+        f"the hub repository {repository}, save it as {BACKBONES[name].timm_name}.safetensors in one folder with the "
+        "others, and pass --weights FOLDER; or choose --weights random by name"
+    )
+
+
+@cache
+def _hub_file(repository: str) -> Path | str:
+    """Return the file, or why it can't be had; asked once, as without network the hub tries for half a minute."""
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
-    except (
-        Exception
-    ) as error:  # no network, no such host, a proxy's page, a full disk: all end the same way for the user
-        raise UserError(
-            f"ImageNet weights of {name} can't be had ({type(error).__name__}): on a machine with network download "
-            f"model.safetensors of the hub repository {repository}, save it as {BACKBONES[name].timm_name}.safetensors "
-            "in one folder with the others, and pass --weights FOLDER; or choose --weights random by name"
-        ) from None
+    except Exception as error:  # no network, a proxy's page, a full disk: all end the same way for the user
+        return type(error).__name__

@@ -211,6 +211,11 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
     refuse(folder, f"{MOBILENET}.safetensors is not a readable safetensors file")
 
 
+@pytest.fixture(autouse=True)
+def ask_the_hub_anew() -> None:
+    backbones._hub_file.cache_clear()
+
+
 @pytest.mark.parametrize("error", [OSError("no route to host"), ValueError("a proxy's page")])
 def test_without_network_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: str) -> str:
