@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ from torch import nn
 
 from bench.extract import features_of
 from bench.matrix import Cell
-from bench.train import PRECISIONS, Epoch, choose_precision, predict_logits, train
+from bench.train import OPTIMIZERS, PRECISIONS, Epoch, choose_precision, predict_logits, train
+from fusion.augment import COPIES
 from fusion.errors import UserError
 from fusion.files import content_hash
 from fusion.loaders import LOADERS, BatchSpec, Loader, make_loader
-from fusion.models import FORWARD_GMACS, build_model, normalisation, require_size
-from fusion.models.backbones import build_backbone, weights_identity
-from fusion.models.heads import fit_head, head_tensors, malignant_probability
+from fusion.models import FORWARD_GMACS, build_model, cnn17, normalisation, require_size
+from fusion.models.backbones import BACKBONES, build_backbone, weights_identity
+from fusion.models.heads import HEADS, fit_head, head_tensors, malignant_probability
 from fusion.prepare import Prepared
-from fusion.split import Split, split_rows
+from fusion.split import TEST_FOLDS, VALIDATION_FOLDS, Split, split_rows
+from kernels.augment_reference import AugmentationRange
 
 FORMAT = 1
 """Raised when the same definition would give other numbers than before."""
@@ -50,6 +52,8 @@ class Settings:
         ):
             if value not in allowed:
                 raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(allowed)}")
+        if self.weights not in ("imagenet", "random") and not (self.weights and Path(self.weights).is_dir()):
+            raise UserError(f"weights {self.weights!r} are unknown; choose imagenet, random, or an existing folder")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device 'cuda' is asked for, but torch sees no GPU here; choose 'cpu' or 'auto'")
 
@@ -63,8 +67,8 @@ class Settings:
         return choose_precision(self.torch_device()) if self.precision == "auto" else self.precision
 
     def weights_name(self) -> str:
-        """Return ``imagenet``, ``random`` or the name of the folder, without its path."""
-        return self.weights if self.weights in ("imagenet", "random") else Path(self.weights).name
+        """Return ``imagenet``, ``random``, or ``folder NAME`` without the path."""
+        return self.weights if self.weights in ("imagenet", "random") else f"folder {Path(self.weights).resolve().name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,7 @@ def definition(job: Job, prepared: Prepared, settings: Settings) -> dict[str, An
         "seed": job.seed,
         "data_hash": prepared.data_hash,
         "weights": _starting_weights(job.cell.network, settings),
+        "constants": _constants(),
         "loader": settings.loader,
         "precision": settings.torch_precision(),
     }
@@ -162,6 +167,7 @@ def _fit_classifier(
         "weights": weights_identity(cell.network, settings.weights),
         "seed": job.seed,
         "data_hash": prepared.data_hash,
+        "constants": _constants(),
         "loader": settings.loader,
         "precision": precision,
     }
@@ -204,6 +210,21 @@ def _train_network(
     probability = torch.softmax(logits.double(), dim=1)[:, 1].numpy()
     tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     return Outcome(split=split, probability=probability, tensors=tensors, history=history)
+
+
+def _constants() -> dict[str, Any]:
+    """Return what is written in the code rather than in a matrix, and decides numbers all the same."""
+    weight = [nn.Parameter(torch.zeros(1))]
+    defaults = {name: make(weight, 1.0).defaults for name, make in OPTIMIZERS.items()}
+    return {
+        "augmentation": asdict(AugmentationRange()),
+        "copies": {f"{modality}/{label}": count for (modality, label), count in COPIES.items()},
+        "folds": [TEST_FOLDS, VALIDATION_FOLDS],
+        "optimizers": {name: {key: repr(value) for key, value in rows.items()} for name, rows in defaults.items()},
+        "heads": {name: repr(make(0)) for name, make in HEADS.items()},
+        "backbones": {name: asdict(row) for name, row in BACKBONES.items()},
+        "cnn17": [cnn17.CHANNELS, cnn17.HIDDEN, cnn17.KERNEL, cnn17.DILATION, cnn17.POOL, cnn17.MEAN, cnn17.STD],
+    }
 
 
 def _placed(model: nn.Module, settings: Settings) -> nn.Module:

@@ -120,16 +120,16 @@ def prepare(
     manifest, console = prepared.manifest, Console()
     for note in manifest["notes"]:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    console.print(terminal_table(prepared_table(prepared.manifest["counts"], prepared.synthetic_sources)))
-    console.print(
-        f"{out}: {manifest['images']} images of {image_size} px in {manifest['groups']} groups, decoded by "
-        f"{manifest['decoder']}, {manifest['duplicate_pairs']} duplicate pairs found, {manifest['class_conflicts']} "
-        f"images in class conflict, {manifest['quarantined']} unreadable files"
-        + (f" (see {out / QUARANTINE})" if manifest["quarantined"] else ""),
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(terminal_table(prepared_table(prepared.counts, prepared.synthetic_sources)))
+    catalog, by_pillow, unreadable = prepared.catalog, manifest["decoded_by_pillow"], manifest["quarantined"]
+    facts = [
+        f"{len(catalog)} images of {image_size} px in {catalog['group_id'].nunique()} groups",
+        f"decoded by {manifest['decoder']}" + (f" ({by_pillow} by Pillow, as DALI refused them)" if by_pillow else ""),
+        f"{manifest['duplicate_pairs']} duplicate pairs found",
+        f"{catalog['class_conflict'].sum()} images in class conflict",
+        f"{unreadable} unreadable files" + (f" (see {out / QUARANTINE})" if unreadable else ""),
+    ]
+    console.print(f"{out}: {', '.join(facts)}", markup=False, highlight=False, soft_wrap=True)
     _print_next(f"fusebench run paper --data {out} --out results/NAME")
 
 
@@ -179,7 +179,9 @@ def run(
         if not 0 <= one <= MAXIMUM_SEED:
             raise UserError(f"--seed {one} is not a whole number from 0 to {MAXIMUM_SEED}")
     cells = loaded.select(only or [])
-    settings = Settings(weights=weights or loaded.weights, loader=loader, device=device, precision=precision)
+    settings = Settings(
+        weights=loaded.weights if weights is None else weights, loader=loader, device=device, precision=precision
+    )
     prepared = load_prepared(data)
     with _bars() as bars, _resumable():
         summary = run_matrix(
@@ -189,7 +191,7 @@ def run(
             out,
             settings,
             protocols=loaded.protocols if protocol is None else PROTOCOLS if protocol == "both" else (protocol,),
-            seeds=seed or loaded.seeds,
+            seeds=list(dict.fromkeys(seed or loaded.seeds)),
             progress=bars.run,
             finished=bars.line,
         )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 from torch import nn
@@ -35,7 +36,7 @@ def features_of(
     """
     everything = expand(prepared.catalog, np.arange(len(prepared.catalog)), augmented=True)
     path = folder / "features.safetensors"
-    if not path.exists():
+    if not _readable(path):
         make_folder(folder)
         features = predict_logits(model, loader, everything, precision=precision).numpy()
         with replacing(folder / "backbone.safetensors") as temporary:
@@ -45,3 +46,11 @@ def features_of(
     features = load_file(path)["features"]
     first = np.flatnonzero(everything.copy == 0)
     return features[first[rows.image] + rows.copy]
+
+
+def _readable(path: Path) -> bool:
+    """Return whether the features are there and whole; damaged ones are computed again."""
+    try:
+        return "features" in load_file(path)
+    except (OSError, SafetensorError):
+        return False

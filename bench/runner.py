@@ -18,10 +18,11 @@ from bench.environment import describe_environment, set_numerics
 from bench.evaluate import prediction_frame
 from bench.matrix import Cell, Matrix
 from bench.metrics import Measured, classification_metrics
-from bench.store import CellKey, definition_hash, done_rows, failed_rows, is_done, write_cell
+from bench.report.read import read_run
+from bench.store import CellKey, definition_hash, done_rows, failed_rows, has_backbone, is_done, write_cell
 from bench.train import Epoch
 from fusion.errors import UserError
-from fusion.files import content_hash, make_folder, read_json, write_json
+from fusion.files import content_hash, sole_writer, write_json
 from fusion.prepare import Prepared
 
 RUN = "run.json"
@@ -74,29 +75,43 @@ def run(
     set_numerics(device)
     environment = describe_environment(device)
     jobs = [Job(cell=c, protocol=p, seed=s) for p in protocols for s in seeds for c in cells]
-    make_folder(out)
-    _write_run(out, matrix, jobs, prepared, settings, environment)
-    done, found, failed, work = 0, 0, [], 0.0
+    with sole_writer(out):
+        _write_run(out, matrix, jobs, prepared, settings, environment)
+        return _run_jobs(jobs, prepared, out, settings, environment, progress, finished)
+
+
+def _run_jobs(
+    jobs: Sequence[Job],
+    prepared: Prepared,
+    out: Path,
+    settings: Settings,
+    environment: dict[str, Any],
+    progress: Progress,
+    finished: Callable[[str], None],
+) -> Summary:
+    definitions = [definition(job, prepared, settings) for job in jobs]
+    keys = [_key(job, prepared, settings, d, environment) for job, d in zip(jobs, definitions, strict=True)]
+    # Every finished cell is checked before the first is trained: what does not fit is said at once.
+    is_found = [is_done(key, d, out) for key, d in zip(keys, definitions, strict=True)]
+    done, failed, work = 0, [], 0.0
     total = sum(job.cost for job in jobs)
-    for job in jobs:
+    for job, key, defined, found in zip(jobs, keys, definitions, is_found, strict=True):
 
         def report(part: float, job: Job = job, before: float = work) -> None:
             progress(job.name, before + part * job.cost, total)
 
         started = time.perf_counter()
-        defined = definition(job, prepared, settings)
-        key = _key(job, prepared, settings, defined, environment)
-        if is_done(key, defined, out):
-            found += 1
-        elif failure := _run_cell(job, key, defined, prepared, out, settings, report):
-            failed.append(f"{job.name}: {failure}")
-            finished(f"{job.name} failed: {failure}")
-        else:
-            done += 1
-            finished(f"{job.name} done in {time.perf_counter() - started:.0f} s")
+        if not found:
+            failure = _run_cell(job, key, defined, prepared, out, settings, report)
+            if failure:
+                failed.append(f"{job.name}: {failure}")
+                finished(f"{job.name} failed: {failure}")
+            else:
+                done += 1
+                finished(f"{job.name} done in {time.perf_counter() - started:.0f} s")
         work += job.cost
         progress(job.name, work, total)
-    return Summary(done=done, found=found, failed=tuple(failed))
+    return Summary(done=done, found=sum(is_found), failed=tuple(failed))
 
 
 def _run_cell(
@@ -182,33 +197,38 @@ def _write_run(
     same = {
         "format": FORMAT,
         "matrix": {"name": matrix.name},
-        "weights": settings.weights_name(),
         "loader": settings.loader,
         "precision": settings.torch_precision(),
         "data": {
             "data_hash": prepared.data_hash,
             "image_size": prepared.image_size,
             "synthetic_sources": prepared.synthetic_sources,
-            "counts": prepared.manifest["counts"],
+            "counts": prepared.counts,
         },
     }
     grown: dict[str, Any] = {
+        "weights": settings.weights_name(),
         "cells": list(dict.fromkeys(job.cell.name for job in jobs)),
         "protocols": list(dict.fromkeys(job.protocol for job in jobs)),
         "seeds": list(dict.fromkeys(job.seed for job in jobs)),
         "environments": {content_hash(environment): environment},
     }
     if (out / RUN).exists():
-        earlier = read_json(out / RUN, "a run's folder")
+        earlier = read_run(out)
         for name, value in same.items():
             if earlier.get(name) != value:
                 raise UserError(
-                    f"{out} holds a run with another {name} ({_short(earlier.get(name))}, now {_short(value)}); "
+                    f"{out} holds a run with other {name} ({_short(earlier.get(name))}, now {_short(value)}); "
                     "choose another --out"
                 )
+        if earlier["weights"] != settings.weights_name() and has_backbone(out):
+            raise UserError(
+                f"{out} holds cells that started from other weights ({earlier['weights']}, "
+                f"now {settings.weights_name()}); choose another --out"
+            )
         for name in ("cells", "protocols", "seeds"):
-            grown[name] = list(dict.fromkeys([*earlier.get(name, []), *grown[name]]))
-        grown["environments"] = {**earlier.get("environments", {}), **grown["environments"]}
+            grown[name] = list(dict.fromkeys([*earlier[name], *grown[name]]))
+        grown["environments"] = {**earlier["environments"], **grown["environments"]}
     elif any(not path.name.startswith(".") for path in out.iterdir()):  # a killed call may have left .run.json.*
         raise UserError(f"{out} is not empty and is not a run's folder; choose another --out")
     write_json(out / RUN, {**same, **grown})

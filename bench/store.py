@@ -1,5 +1,6 @@
 """Result rows, the one schema every number is kept in, and the folder of a finished cell."""
 
+import json
 import math
 import os
 import shutil
@@ -34,6 +35,13 @@ ROW_COLUMNS = (
     "environment_hash",
 )
 ROWS, DEFINITION = "rows.csv", "cell.json"
+FILES = (ROWS, DEFINITION, "predictions.parquet", "history.csv", "model.safetensors")
+"""A finished cell has them all."""
+METRICS = {
+    *("sensitivity", "specificity", "ppv", "npv", "accuracy", "kappa", "auc", "tp", "fp", "tn", "fn"),
+    *("epochs", "wall_s"),
+}
+"""A finished cell has a row for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +77,7 @@ def failed_rows(key: CellKey, reason: str) -> pd.DataFrame:
 
 
 def is_done(key: CellKey, definition: dict[str, Any], out: Path) -> bool:
-    """Return whether the cell is finished in ``out``; a failed cell is not, and is run again.
+    """Return whether the cell is finished in ``out``; one that failed or lacks a file is not, and is run again.
 
     Raises:
         UserError: the folder holds the same cell made with another definition, or a damaged one.
@@ -84,7 +92,8 @@ def is_done(key: CellKey, definition: dict[str, Any], out: Path) -> bool:
         raise UserError(
             f"{folder / ROWS} is damaged ({error}); delete the folder {folder} to run the cell again"
         ) from None
-    if statuses != {"done"}:
+    whole = all((folder / name).is_file() for name in FILES) and set(rows.get("metric", [])) == METRICS
+    if statuses != {"done"} or (hashes == {key.config_hash} and not whole):
         return False
     if hashes == {key.config_hash}:
         return True
@@ -131,6 +140,11 @@ def write_cell(
         raise UserError(f"can't write {folder}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def has_backbone(out: Path) -> bool:
+    """Return whether a cell that starts from a backbone's weights is finished in ``out``."""
+    return any((out / "cells").glob("*/*/model[12]/[!.]*/model.safetensors"))
+
+
 def definition_hash(definition: dict[str, Any]) -> str:
     """Return the hash of all that defines a cell."""
     return content_hash(definition)
@@ -138,7 +152,7 @@ def definition_hash(definition: dict[str, Any]) -> str:
 
 def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
     """Name the first values in which two definitions differ."""
-    before, after = _flat(earlier), _flat(now)
+    before, after = _flat(earlier), _flat(json.loads(json.dumps(now)))
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {before.get(key)!r}, now {after.get(key)!r}" for key in changed[:2]) or "format"
 

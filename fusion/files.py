@@ -1,10 +1,11 @@
 """Writing files so that nothing finished is lost and nothing half-written is taken for finished."""
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,26 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object: {path.parent} is not {what}, or is damaged")
     return content
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of ``folder``, made if missing, so that two calls never write into it at once.
+
+    Raises:
+        UserError: another process holds it, or the folder can't be written to.
+    """
+    lock = os.open(make_folder(folder), os.O_RDONLY)  # the folder itself is locked, so that no file is left
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"another process is writing to {folder}; wait for it, or choose another folder"
+                raise UserError(message) from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def make_folder(path: Path) -> Path:

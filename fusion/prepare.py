@@ -19,11 +19,11 @@ import pandas as pd
 from PIL import Image
 
 from fusion.augment import COPIES
-from fusion.catalog import COLUMNS, ImageRecord, to_frame
+from fusion.catalog import ImageRecord, to_frame
 from fusion.cores import cpu_count
 from fusion.decode import BATCH, Decoder, available_decoder, decode_and_resize, decode_torchvision
 from fusion.errors import UserError
-from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sync, write_json
+from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sole_writer, sync, write_json
 from fusion.groups import duplicate_pairs, join_groups
 from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
 
@@ -31,6 +31,8 @@ FORMAT = 1
 IMAGES, CATALOG, MANIFEST, QUARANTINE = "images_u8.npy", "catalog.parquet", "manifest.json", "quarantine.csv"
 IDENTITY = ("image_id", "source", "modality", "label", "group_id", "class_conflict", "synthetic")
 """Catalog columns that belong to the data set's hash; paths do not."""
+MANIFEST_KEYS = {"plan_hash", "decoder", "decoded_by_pillow", "quarantined", "duplicate_pairs", "notes"}
+"""What is read of a manifest beside the counts, which the catalog tells."""
 SOFTWARE = ("fusebench", "torch", "torchvision", "nvidia-dali-cuda130", "pillow", "numpy", "scikit-image")
 
 Progress = Callable[[str, int, int], None]
@@ -43,7 +45,8 @@ class Prepared:
 
     root: Path
     catalog: pd.DataFrame
-    """One row per image: the columns of ``ImageRecord``, ``width`` and ``height`` of the file, ``file`` to decode."""
+    """One row per image: the columns of ``ImageRecord``, ``width``, ``height`` and ``sha256`` of the file, and what to
+    decode, ``file``."""
     images_u8: np.ndarray
     """[N, 1, S, S] uint8, a read-only memory map."""
     manifest: dict[str, Any]
@@ -71,6 +74,11 @@ class Prepared:
                     f"{file} is gone, so it can't be streamed; bring it back, or choose the loader 'resident'"
                 )
         return files
+
+    @property
+    def counts(self) -> list[dict[str, Any]]:
+        """Images and rows of every source, modality and label: Table 1."""
+        return table1_counts(self.catalog)
 
     @property
     def synthetic_sources(self) -> list[str]:
@@ -109,15 +117,26 @@ def prepare(
         raise UserError(f"image size {image_size} is outside 8..2048")
     decoder = decoder or available_decoder()
     frame = to_frame(records)
-    make_folder(out)
+    with sole_writer(out):
+        return _prepare(frame, out, image_size, decoder, strict, notes, progress)
+
+
+def _prepare(
+    frame: pd.DataFrame,
+    out: Path,
+    image_size: int,
+    decoder: Decoder,
+    strict: bool,
+    notes: Sequence[str],
+    progress: Progress,
+) -> Prepared:
     frame, quarantined = _inspect(frame, out, strict, progress)
     plan = content_hash(
         {
             "format": FORMAT,
             "image_size": image_size,
             "decoder": decoder,
-            "images": frame[[*COLUMNS, "fingerprint"]].to_dict("records"),
-            "quarantined": quarantined,
+            "images": frame[[*IDENTITY, "sha256"]].to_dict("records"),
         }
     )
     if (out / MANIFEST).exists():
@@ -134,7 +153,7 @@ def prepare(
     pairs = duplicate_pairs(
         images_u8, frame["modality"].to_numpy(), progress=lambda done, total: progress("find duplicates", done, total)
     )
-    catalog = join_groups(frame, pairs).drop(columns="fingerprint")
+    catalog = join_groups(frame, pairs)
     with replacing(out / CATALOG) as temporary:
         catalog.to_parquet(temporary, index=False)
     with replacing(out / QUARANTINE) as temporary:
@@ -150,7 +169,6 @@ def prepare(
             "format": FORMAT,
             "plan_hash": plan,
             "data_hash": _data_hash(catalog, images_hash),
-            "images_sha256": images_hash,
             "images": len(catalog),
             "image_size": image_size,
             "decoder": decoder,
@@ -183,10 +201,12 @@ def load_prepared(root: Path) -> Prepared:
         images_u8 = np.lib.format.open_memmap(root / IMAGES, mode="r")  # np.load would read archives and pickles too
         catalog = pd.read_parquet(root / CATALOG)
         expected = (manifest["images"], 1, manifest["image_size"], manifest["image_size"])
-        lacking = {*IDENTITY, "file", "width", "height"} - set(catalog.columns)
+        lacking = {*IDENTITY, "file", "width", "height", "sha256"} - set(catalog.columns)
         fits = images_u8.shape == expected and images_u8.dtype == np.uint8 and len(catalog) == expected[0]
-        if lacking or not fits or _data_hash(catalog, manifest["images_sha256"]) != manifest["data_hash"]:
+        if lacking or not fits or _data_hash(catalog, file_hash(root / IMAGES)) != manifest["data_hash"]:
             raise ValueError("its files do not fit its manifest")
+        if absent := MANIFEST_KEYS - manifest.keys():
+            raise ValueError(f"its manifest lacks {min(absent)!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{root} is damaged ({error}): delete it and prepare again") from None
     return Prepared(root=root, catalog=catalog, images_u8=images_u8, manifest=manifest)
@@ -218,20 +238,19 @@ def _data_hash(catalog: pd.DataFrame, images_hash: str) -> str:
 def _inspect(
     frame: pd.DataFrame, out: Path, strict: bool, progress: Progress
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """Check every file; return the readable ones, with size, fingerprint and file to decode, and the others."""
+    """Check every file; return the readable ones, with size, hash and file to decode, and the others."""
     found: list[dict[str, Any]] = []
     quarantined: list[dict[str, str]] = []
 
-    def check(image_id: str, path: Path) -> dict[str, Any]:
+    def check(path: Path) -> dict[str, Any]:
         facts = inspect_image(path)
-        status = path.stat()
-        file = path if facts.plain else _convert(image_id, path, make_folder(out / "converted"))
-        fingerprint = f"{status.st_size}/{status.st_mtime_ns}"
-        return {"width": facts.width, "height": facts.height, "file": str(file.resolve()), "fingerprint": fingerprint}
+        digest = file_hash(path)
+        file = path if facts.plain else _convert(path, digest, make_folder(out / "converted"))
+        return {"width": facts.width, "height": facts.height, "file": str(file.resolve()), "sha256": digest}
 
     with ThreadPoolExecutor(cpu_count()) as pool:
         paths = [Path(path) for path in frame["path"]]
-        futures = [pool.submit(check, *item) for item in zip(frame["image_id"], paths, strict=True)]
+        futures = [pool.submit(check, path) for path in paths]
         try:
             for done, (future, path) in enumerate(zip(futures, paths, strict=True), start=1):
                 try:
@@ -253,9 +272,9 @@ def _inspect(
     return readable.astype({"width": "int64", "height": "int64"}), quarantined
 
 
-def _convert(image_id: str, path: Path, folder: Path) -> Path:
-    """Write an image that DALI can't decode faithfully as an 8-bit grey PNG; return its path."""
-    target = folder / f"{content_hash(image_id)[:24]}.png"
+def _convert(path: Path, digest: str, folder: Path) -> Path:
+    """Write an image that DALI can't decode faithfully as an 8-bit grey PNG named by its content; return its path."""
+    target = folder / f"{digest[:24]}.png"
     grey = read_grey_u8(path)
     with replacing(target) as temporary:
         Image.fromarray(grey).save(temporary, format="PNG")
@@ -279,6 +298,8 @@ def _decode(frame: pd.DataFrame, partial: Path, size: int, decoder: Decoder, pla
     while state["done"] < len(paths):
         try:
             batch = next(batches)
+        except UnreadableImageError as error:
+            raise UserError(f"a file changed while it was read: {error}; run the same command again") from None
         except RuntimeError:
             # DALI gave up on a file that Pillow can read: Pillow decodes that batch, and the manifest counts it.
             start, end = state["done"], state["done"] + BATCH

@@ -61,12 +61,12 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
     paths = sorted(path.relative_to(cells) for path in cells.glob("*/*/**/rows.csv"))
     # a folder whose name begins with a dot is a cell that was being written when its run was interrupted
     finished = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
-    frames = [_read_cell(cells / path) for path in finished]
+    frames = [_read_cell(cells / path, path) for path in finished]
     empty = _numbers_parsed(pd.DataFrame(columns=list(ROW_COLUMNS), dtype=str), run_dir)
     return pd.concat(frames, ignore_index=True) if frames else empty
 
 
-def _read_cell(path: Path) -> pd.DataFrame:
+def _read_cell(path: Path, place: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:  # pandas' parser errors and undecodable text are ValueErrors
@@ -75,6 +75,12 @@ def _read_cell(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: {_difference(list(rows.columns))}; the columns are {', '.join(ROW_COLUMNS)}")
     for status in rows.loc[~rows["status"].isin(STATUSES), "status"]:
         raise UserError(f"{path}: status {status!r} is not one of {', '.join(STATUSES)}")
+    protocol, seed, *cell = place.parts[:-1]
+    for column, expected in (("protocol", protocol), ("seed", seed), ("cell", "/".join(cell))):
+        for found in rows.loc[rows[column] != expected, column]:
+            raise UserError(f"{path}: {column} {found!r} does not belong here; its folder says {expected!r}")
+    for metric in rows.loc[rows.duplicated("metric"), "metric"]:
+        raise UserError(f"{path}: metric {metric!r} occurs twice")
     return _numbers_parsed(rows, path)
 
 

@@ -85,8 +85,6 @@ def protocol_column(summaries: list[Summary]) -> tuple[str, ...]:
 
 def _summary(protocol: str, cell: str, planned_seeds: list[int], rows: pd.DataFrame) -> Summary:
     scores = rows[(rows["status"] == "done") & rows["metric"].isin(list(METRICS))]
-    # a cell that was run again has its newest rows last
-    scores = scores.drop_duplicates(["seed", "metric"], keep="last")
     done = set(scores["seed"])
     if not done:
         status = "failed" if len(rows) else "not run"

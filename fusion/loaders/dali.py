@@ -55,6 +55,8 @@ class DaliLoader:
             (images,) = pipeline.run()
             # DALI reuses its buffers, so the batch is copied before the next run.
             batch = torch.from_dlpack(images.as_tensor()).clone(memory_format=torch.contiguous_format)
+            if gpu:
+                torch.cuda.current_stream().synchronize()
             yield batch[: len(rows) - start].contiguous(memory_format=torch.channels_last)
 
 

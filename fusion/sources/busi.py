@@ -31,9 +31,9 @@ def read_busi(root: Path) -> tuple[list[ImageRecord], list[str]]:
     """
     check_folder(root, "busi")
     folder = _class_parent(root)
-    marked = next((place for place in (folder, root) if is_phantom(place)), None)
-    published = _published_groups() if marked is None else {}
-    phantom_groups = {} if marked is None else _phantom_groups(marked / PHANTOM_MARK)
+    synthetic, mark = is_phantom(folder), folder / PHANTOM_MARK
+    published = {} if synthetic else _published_groups()
+    phantom_groups = _phantom_groups(mark) if mark.is_file() else {}
     records = []
     for label, name in LABEL_NAMES.items():
         for path in _images(folder / name, name):
@@ -47,7 +47,7 @@ def read_busi(root: Path) -> tuple[list[ImageRecord], list[str]]:
                     group_id=f"busi:{group}",
                     path=path,
                     class_conflict=conflict,
-                    synthetic=marked is not None,
+                    synthetic=synthetic,
                 )
             )
     return records, _notes(records)

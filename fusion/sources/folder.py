@@ -116,6 +116,10 @@ def _from_folders(name: str, root: Path) -> tuple[list[ImageRecord], list[str]]:
             images, rest = list_files(parent / part)
             others += rest
             for path in images:
+                if re.search(r"_mask(_\d+)?$", path.stem):
+                    raise UserError(
+                        f"{name}: {path} looks like a mask, not a sample; take masks away (BUSI has --busi)"
+                    )
                 relative = path.relative_to(root).as_posix()
                 records.append(_record(name, path, relative, label, modality, relative, synthetic))
     if not records:

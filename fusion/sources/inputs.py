@@ -30,8 +30,9 @@ def check_folder(root: Path, source: str) -> None:
 
 
 def is_phantom(root: Path) -> bool:
-    """Tell whether ``root`` was written by ``fusebench phantom``, which leaves ``phantom.json`` in it."""
-    return (root / PHANTOM_MARK).is_file()
+    """Tell whether ``root``, or a folder up to two above it, bears the mark of ``fusebench phantom``."""
+    resolved = root.resolve()
+    return any((folder / PHANTOM_MARK).is_file() for folder in (resolved, *resolved.parents[:2]))
 
 
 def natural_key(text: str) -> tuple[list[str | int], str]:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
-from bench.metrics import classification_metrics
+from bench.metrics import Measured, classification_metrics
 from bench.store import (
     DEFINITION,
+    FILES,
     ROW_COLUMNS,
     ROWS,
     CellKey,
@@ -22,7 +23,11 @@ from bench.store import (
 )
 from fusion.errors import UserError
 
-MEASURED = classification_metrics([0, 1, 1, 0], [0.1, 0.9, 0.4, 0.6])
+MEASURED = [
+    *classification_metrics([0, 1, 1, 0], [0.1, 0.9, 0.4, 0.6]),
+    *(Measured(metric=name, value=1.0, unit="", low=math.nan, high=math.nan, n=4) for name in ("epochs", "wall_s")),
+]
+OUTPUTS = [name for name in FILES if name not in (ROWS, DEFINITION)]
 
 
 def definition_of(**changes: Any) -> dict[str, Any]:
@@ -50,7 +55,12 @@ KEY = key_of(DONE)
 
 def write_done(out: Path, definition: dict[str, Any] = DONE, key: CellKey = KEY, text: str = "weights") -> Path:
     folder = key.folder(out)
-    write_cell(folder, definition, done_rows(key, MEASURED), lambda to: (to / "model").write_text(text) and None)
+
+    def write_files(to: Path) -> None:
+        for name in OUTPUTS:
+            (to / name).write_text(text)
+
+    write_cell(folder, definition, done_rows(key, MEASURED), write_files)
     return folder
 
 
@@ -168,7 +178,7 @@ def test_rows_cut_short_are_not_done(tmp_path: Path) -> None:
 
 def test_a_cell_is_written_with_its_definition(tmp_path: Path) -> None:
     folder = write_done(tmp_path)
-    assert sorted(everything(folder)) == sorted([ROWS, DEFINITION, "model"])
+    assert sorted(everything(folder)) == sorted(FILES)
     assert json.loads((folder / DEFINITION).read_text()) == DONE
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -176,6 +186,18 @@ def test_a_cell_is_written_with_its_definition(tmp_path: Path) -> None:
 def test_the_hash_follows_the_content_alone() -> None:
     assert definition_hash(dict(reversed(DONE.items()))) == definition_hash(DONE)
     assert definition_hash(definition_of(seed=1)) != definition_hash(DONE)
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_cell_that_lacks_a_file_is_run_again(tmp_path: Path, name: str) -> None:
+    (write_done(tmp_path) / name).unlink()
+    assert not is_done(KEY, DONE, tmp_path)
+
+
+def test_a_cell_that_lacks_a_metric_is_run_again(tmp_path: Path) -> None:
+    rows = write_done(tmp_path) / ROWS
+    rows.write_text("".join(line for line in rows.read_text().splitlines(keepends=True) if ",kappa," not in line))
+    assert not is_done(KEY, DONE, tmp_path)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
@@ -209,7 +231,7 @@ def test_a_failed_cell_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = write_failed(tmp_path)
     write_done(tmp_path)
     assert is_done(KEY, DONE, tmp_path)
-    assert sorted(everything(folder)) == sorted([ROWS, DEFINITION, "model"])
+    assert sorted(everything(folder)) == sorted(FILES)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
