@@ -20,7 +20,8 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], torch.optim.Optimize
     "adam": lambda weights, rate: torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=L2),
     "rmsprop": lambda weights, rate: torch.optim.RMSprop(weights, lr=rate, alpha=0.9, eps=1e-8, weight_decay=L2),
 }
-"""The paper's optimizers; what it leaves out is filled by the defaults of the authors' toolbox (trainingOptions)."""
+"""The paper's optimizers; what it leaves out is filled by the defaults of the authors' toolbox (trainingOptions), but
+that L2 decays biases as well."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PREDICT_BATCH = 64

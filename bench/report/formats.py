@@ -102,7 +102,10 @@ class _Fitted:
             shown = columns
         else:
             shown = [column for column in columns if column in self.table.brief] or columns
-        hidden = ", ".join(column for column in columns if column not in shown)
+        varied = [
+            column for column in columns if column != self.table.block or self.table.display[column].nunique() > 1
+        ]
+        hidden = ", ".join(column for column in varied if column not in shown)
         yield Text(one_line(self.table.title), style="bold")
         yield _grid(self.table, shown, broken=_width(self.table, shown) > options.max_width)
         for note in (*self.table.notes, *([f"no room here for {hidden}: see {self.table.name}.md"] if hidden else [])):
