@@ -1,8 +1,10 @@
 """What the project says of itself: the direction of its imports, and the commands in its documents."""
 
 import ast
+import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,8 @@ def test_constraints_are_names_and_versions_only() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert "torch==2.15.0" in lines
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!-]+", line) for line in lines)
+
+
+def test_importing_the_main_module_runs_nothing() -> None:
+    sys.modules.pop("bench.__main__", None)
+    assert importlib.import_module("bench.__main__").main  # a worker process does this
