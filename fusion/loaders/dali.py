@@ -53,7 +53,7 @@ class DaliLoader:
         pipeline.build()
         for start in range(0, len(rows), batch_size):
             (images,) = pipeline.run()
-            # DALI reuses its buffers, so the batch is copied before the next run.
+            # DALI reuses its buffers, so the batch is copied, and the copy has ended, before the next run.
             batch = torch.from_dlpack(images.as_tensor()).clone(memory_format=torch.contiguous_format)
             if gpu:
                 torch.cuda.current_stream().synchronize()
