@@ -3,6 +3,7 @@ import io
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -433,6 +434,22 @@ def test_a_folder_that_is_no_run_is_refused_on_one_line(tmp_path: Path, text: st
 def test_a_folder_that_cannot_be_written_is_refused(run_dir: Path) -> None:
     (run_dir / "tables").write_text("in the way")
     with pytest.raises(UserError, match=r"can't create the folder .*tables"):
+        write_report(run_dir)
+
+
+def test_a_copy_of_a_cell_is_refused(run_dir: Path) -> None:
+    folder = run_dir / "cells" / "paper" / "0" / "model3"
+    (cell, *_) = folder.iterdir()
+    shutil.copytree(cell, folder / f"{cell.name}.bak")
+    with pytest.raises(UserError, match="does not belong here"):
+        write_report(run_dir)
+
+
+def test_a_metric_given_twice_is_refused(run_dir: Path) -> None:
+    rows = run_dir / "cells" / "paper" / "0" / "model1" / "resnet50+svm" / "rows.csv"
+    lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows.write_text("".join([*lines, lines[1]]), encoding="utf-8")
+    with pytest.raises(UserError, match="occurs twice"):
         write_report(run_dir)
 
 

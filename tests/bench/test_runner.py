@@ -449,6 +449,11 @@ def test_other_weights_under_the_same_folder_name_are_noticed(tmp_path: Path, ru
         run_tiny(tmp_path / "run", [cell], weights=str(weights))
 
 
+def test_weights_may_change_while_no_backbone_is_done(tmp_path: Path, run_tiny: Callable[..., Summary]) -> None:
+    assert run_tiny(tmp_path / "run", ["model3/*"]).done == 2
+    assert run_tiny(tmp_path / "run", ["model3/*"], weights="imagenet") == Summary(done=0, found=2, failed=())
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path: Path, run_tiny: Callable[..., Summary]) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="is not empty and is not a run's folder; choose another --out"):
