@@ -5,10 +5,9 @@ For row r with image i, the affine map A and the noise level s::
     out[r, c, y, x] = (clip(bilinear(images[i], A (x, y)) / 255 + s * N(0, 1), 0, 1) - mean[c]) / std[c]
 
 Pixels are sampled at their centres; outside the image is 0. A row that is not augmented (copy 0) has the identity as
-its map and s = 0, and passes through exactly.
+its map and s = 0, and passes through to float32 rounding.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -41,8 +40,8 @@ class AugmentationRange:
     def __post_init__(self) -> None:
         if not 0 <= self.rotation_degrees <= 180:
             raise ValueError(f"rotation_degrees {self.rotation_degrees} is outside 0..180")
-        if not 0 < self.zoom_low <= self.zoom_high < math.inf:
-            raise ValueError(f"zoom {self.zoom_low}..{self.zoom_high}: 0 < zoom_low <= zoom_high < inf is needed")
+        if not 0.01 <= self.zoom_low <= self.zoom_high <= 100:
+            raise ValueError(f"zoom {self.zoom_low}..{self.zoom_high}: 0.01 <= zoom_low <= zoom_high <= 100 is needed")
         if not 0 <= self.noise_sigma <= 1:
             raise ValueError(f"noise_sigma {self.noise_sigma} is outside 0..1")
 
@@ -76,7 +75,9 @@ class RowParameters:
         return torch.stack(rows, -2)
 
 
-def draw_parameters(ranges: AugmentationRange, seed: int, image: Tensor, copy: Tensor, epoch: int) -> RowParameters:
+def draw_parameters(
+    ranges: AugmentationRange, seed: int, image: Tensor, copy: Tensor, epoch: int | Tensor
+) -> RowParameters:
     """Return the parameters of each row, a function of ``(seed, image, copy, epoch)`` alone.
 
     Args:
@@ -99,7 +100,7 @@ def draw_parameters(ranges: AugmentationRange, seed: int, image: Tensor, copy: T
     )
 
 
-def standard_normal(seed: int, image: Tensor, copy: Tensor, epoch: int, height: int, width: int) -> Tensor:
+def standard_normal(seed: int, image: Tensor, copy: Tensor, epoch: int | Tensor, height: int, width: int) -> Tensor:
     """Return [R, height, width] float32 of standard normal values, a function of ``(seed, image, copy, epoch, pixel)``.
 
     Pixels are counted along rows; four neighbours share one call of Philox.
@@ -117,30 +118,33 @@ def augment(
     copy: Tensor,
     *,
     seed: int,
-    epoch: int,
+    epoch: int | Tensor,
     ranges: AugmentationRange,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     dtype: torch.dtype = torch.float32,
+    position: Tensor | None = None,
 ) -> Tensor:
     """Gather, map, add noise, normalise and cast one batch.
 
     Args:
         images_u8: [N, 1, H, W] uint8, the prepared array.
-        image: [R] int64, which image each row shows.
-        copy: [R] int64, which augmented copy of it; copy 0 is the image itself.
+        image: [R] int64, which image each row shows, below 2**32.
+        copy: [R] int64, which augmented copy of it, below 2**32; copy 0 is the image itself.
         seed: seed of the run.
         epoch: see ``draw_parameters``.
         ranges: what an augmented copy may look like.
         mean: grey mean of each output channel, in 0..1.
         std: grey standard deviation of each output channel; as many as ``mean``.
         dtype: type of the result.
+        position: [R] int64, where each row's image lies in ``images_u8``; None where that is ``image`` itself, as it is
+            in the whole prepared array.
 
     Returns:
         [R, len(mean), H, W], channels-last in memory.
     """
     height, width = images_u8.shape[-2:]
-    pixels = images_u8[image].float() / 255.0
+    pixels = images_u8[image if position is None else position].float() / 255.0
     turned = torch.nonzero(copy > 0).flatten()
     if len(turned):
         parameters = draw_parameters(ranges, seed, image[turned], copy[turned], epoch)

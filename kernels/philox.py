@@ -19,8 +19,20 @@ ROUNDS = 10
 WORD = 0xFFFFFFFF
 
 
+def check_counters(seed: int, epoch: int | Tensor) -> None:
+    """Check the seed and, where it is a number, the epoch.
+
+    Raises:
+        ValueError: one is outside its range.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed {seed} is outside 0 <= seed < 2**64")
+    if not isinstance(epoch, Tensor) and not 0 <= epoch < 2**32:
+        raise ValueError(f"epoch {epoch} is outside 0 <= epoch < 2**32")
+
+
 def philox(
-    seed: int, position: Tensor, image: Tensor, copy: Tensor, epoch: int
+    seed: int, position: Tensor, image: Tensor, copy: Tensor, epoch: int | Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return four independent uniform 32-bit words for each counter.
 
@@ -29,7 +41,7 @@ def philox(
         position: int64, broadcastable against ``image`` and ``copy``, each value below 2**32.
         image: int64, row of the image in the prepared array.
         copy: int64, number of the augmented copy.
-        epoch: number of the epoch, below 2**32.
+        epoch: number of the epoch, below 2**32; a tensor of one int64 is read on its device and not checked.
 
     Returns:
         Four int64 tensors of the broadcast shape, values in [0, 2**32).
@@ -37,12 +49,9 @@ def philox(
     Raises:
         ValueError: the seed or the epoch is outside its range.
     """
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed {seed} is outside 0 <= seed < 2**64")
-    if not 0 <= epoch < 2**32:
-        raise ValueError(f"epoch {epoch} is outside 0 <= epoch < 2**32")
+    check_counters(seed, epoch)
     c0, c1, c2 = torch.broadcast_tensors(position, image, copy)
-    c3 = torch.full_like(c0, epoch)
+    c3 = torch.zeros_like(c0) + epoch
     key_a, key_b = seed & WORD, seed >> 32
     for _ in range(ROUNDS):
         # int64 wraps modulo 2**64, so the low word is right, and the high word too once the sign is masked off.

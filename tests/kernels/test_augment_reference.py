@@ -342,11 +342,13 @@ def test_grey_is_clipped_before_it_is_normalised() -> None:
         ({"rotation_degrees": -1}, "rotation_degrees -1 is outside 0..180"),
         ({"rotation_degrees": 180.5}, "rotation_degrees 180.5"),
         ({"rotation_degrees": math.nan}, "rotation_degrees nan"),
-        ({"zoom_low": 0}, "zoom 0..1.2"),
+        ({"zoom_low": 0}, "zoom 0..1.2: 0.01 <= zoom_low <= zoom_high <= 100 is needed"),
         ({"zoom_low": -0.5}, "zoom -0.5..1.2"),
         ({"zoom_low": 1.3}, "zoom 1.3..1.2"),
         ({"zoom_high": math.nan}, "zoom 0.8..nan"),
         ({"zoom_high": math.inf}, "zoom 0.8..inf"),
+        ({"zoom_high": 101}, "zoom 0.8..101"),
+        ({"zoom_low": 0.009}, "zoom 0.009..1.2"),
         ({"noise_sigma": -0.1}, "noise_sigma -0.1 is outside 0..1"),
         ({"noise_sigma": 1.1}, "noise_sigma 1.1"),
         ({"noise_sigma": math.nan}, "noise_sigma nan"),
@@ -358,5 +360,5 @@ def test_ranges_outside_their_bounds_are_refused(wrong: dict[str, float], messag
 
 
 def test_ranges_at_their_bounds_are_accepted() -> None:
-    AugmentationRange(rotation_degrees=180, zoom_low=1e-3, zoom_high=1e-3, noise_sigma=1)
+    AugmentationRange(rotation_degrees=180, zoom_low=0.01, zoom_high=100, noise_sigma=1)
     AugmentationRange(rotation_degrees=0, noise_sigma=0)
