@@ -31,7 +31,7 @@ class Rows:
         return len(self.image)
 
     def __getitem__(self, index: np.ndarray | slice) -> "Rows":
-        return Rows(self.image[index], self.copy[index])
+        return Rows(np.ascontiguousarray(self.image[index]), np.ascontiguousarray(self.copy[index]))
 
 
 def expand(catalog: pd.DataFrame, images: np.ndarray, *, augmented: bool) -> Rows:

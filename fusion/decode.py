@@ -65,16 +65,16 @@ def decode_and_resize(paths: Sequence[Path], size: int, decoder: Decoder) -> Ite
         images = images.as_cpu()
         count = min(BATCH, len(paths) - start)
         # On the CPU, torchvision's resize takes a quarter of the time of DALI's; DALI decodes the next batch meanwhile.
-        yield np.stack([_resize(np.asarray(images.at(i))[..., 0], size) for i in range(count)])
+        yield np.stack([resize_u8(np.asarray(images.at(i))[..., 0], size) for i in range(count)])
 
 
 def decode_torchvision(path: Path, size: int) -> np.ndarray:
     """Return one file decoded by Pillow and resized by torchvision, [1, S, S] uint8."""
-    return _resize(read_grey_u8(path), size)
+    return resize_u8(read_grey_u8(path), size)
 
 
-def _resize(grey_u8: np.ndarray, size: int) -> np.ndarray:
-    """Return [H, W] as [1, S, S]; unchanged where it has that size."""
+def resize_u8(grey_u8: np.ndarray, size: int) -> np.ndarray:
+    """Return [H, W] as [1, S, S] by torchvision; unchanged where it has that size."""
     return tv.resize(torch.from_numpy(grey_u8)[None], [size, size], antialias=True).numpy()
 
 

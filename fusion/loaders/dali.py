@@ -1,6 +1,13 @@
-"""Streams the image files every epoch through a DALI pipeline: decode, resize, affine map, noise, normalise."""
+"""Streams the image files every epoch through a DALI pipeline: for sets larger than the device's memory.
 
+DALI reads and decodes, and on a GPU resizes, ahead of the training; on the CPU torchvision resizes, as in
+``fusion.prepare``. Augmentation is the kernel of the resident loader, so a row's pixels are the same wherever the
+files were prepared the same way.
+"""
+
+from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,98 +16,141 @@ from torch import Tensor
 
 from fusion.augment import Rows
 from fusion.cores import cpu_count
-from fusion.decode import HAVE_DALI, dali_decode, dali_resize
+from fusion.decode import HAVE_DALI, dali_decode, dali_resize, resize_u8
 from fusion.errors import UserError
-from fusion.loaders.spec import BatchSpec
+from fusion.images import UnreadableImageError, read_grey_u8
+from fusion.loaders.spec import BatchSpec, augment_rows
 from fusion.prepare import Prepared
-from kernels.augment_reference import draw_parameters, standard_normal
 
 if HAVE_DALI:
-    from nvidia.dali import fn, math, pipeline_def, types
+    from nvidia.dali import fn, pipeline_def
+
+AHEAD = 2
+"""Batches that DALI prepares before they are asked for."""
 
 
 class DaliLoader:
     """Serves batches decoded from the files; nothing but the batches in flight is held in memory.
 
-    Geometry and noise come from the same counters as in every loader, so a row's noise is the same pixel for pixel.
-
     Raises:
-        UserError: DALI is not installed.
+        UserError: DALI is not installed, or a file is gone.
     """
 
     def __init__(self, prepared: Prepared, spec: BatchSpec) -> None:
         if not HAVE_DALI:
             raise UserError("loader 'dali' needs DALI (Linux on x86-64 only); choose 'resident' or 'torchvision'")
-        self.files = prepared.files()
         self.size = prepared.image_size
         self.spec = spec
+        self.source = _PathSource(prepared.files())
+        self.pipeline: Any = None
+        self.under_way = False
 
     def batches(self, rows: Rows, batch_size: int, *, epoch: int) -> Iterator[Tensor]:
-        """Yield the batches of ``rows``; see ``Loader``."""
-        if len(rows) == 0:  # DALI refuses to read no files
-            return
+        """Yield the batches of ``rows``; see ``Loader``.
+
+        Raises:
+            UserError: DALI can't read or decode a file.
+        """
+        image = torch.from_numpy(rows.image).to(self.spec.device)
+        copy = torch.from_numpy(rows.copy).to(self.spec.device)
+        reading: deque[tuple[Tensor, Any]] = deque()
+        start = 0
+        for images_u8 in self._stream(rows, batch_size):
+            part = slice(start, start + len(images_u8))
+            position = torch.arange(len(images_u8), device=self.spec.device)
+            batch = augment_rows(images_u8, image[part], copy[part], self.spec, epoch=epoch, position=position)
+            if images_u8.is_cuda:
+                # DALI may fill the memory of images_u8 anew once nobody holds it: not before the kernel has read it.
+                reading.append((images_u8, torch.cuda.current_stream().record_event()))
+                if len(reading) > 1:
+                    reading.popleft()[1].synchronize()
+            yield batch
+            start += len(images_u8)
+        for _, read in reading:
+            read.synchronize()
+
+    def _stream(self, rows: Rows, batch_size: int) -> Iterator[Tensor]:
+        """Yield the [B, 1, S, S] uint8 images of ``rows``, on the device."""
+        self._start(rows, batch_size)
         gpu = self.spec.device.type == "cuda"
-        pipeline = _stream_pipeline(
-            files=[str(self.files[i]) for i in rows.image],
-            source=_RowSource(rows, batch_size, epoch, self.size, self.spec),
-            size=self.size,
-            spec=self.spec,
-            gpu=gpu,
-            batch_size=batch_size,
-            num_threads=cpu_count(),
-            device_id=torch.cuda.current_device() if gpu else None,
-        )
-        pipeline.build()
-        for start in range(0, len(rows), batch_size):
-            (images,) = pipeline.run()
-            # DALI reuses its buffers, so the batch is copied, and the copy has ended, before the next run.
-            batch = torch.from_dlpack(images.as_tensor()).clone(memory_format=torch.contiguous_format)
-            if gpu:
-                torch.cuda.current_stream().synchronize()
-            yield batch[: len(rows) - start].contiguous(memory_format=torch.channels_last)
+        self.under_way = True
+        try:
+            while True:
+                (images,) = self.pipeline.run()
+                if gpu:  # without a copy; run() has waited for the pixels
+                    yield torch.from_dlpack(images.as_tensor()).permute(0, 3, 1, 2)
+                else:
+                    grey = (np.asarray(images.at(i))[..., 0] for i in range(len(images)))
+                    yield torch.from_numpy(np.stack([resize_u8(one, self.size) for one in grey]))
+        except StopIteration:
+            self.pipeline.reset()
+            self.under_way = False
+        except RuntimeError as error:
+            self.pipeline = None  # a pipeline that has failed stays failed
+            raise UserError(f"{self.source.culprit() or _reason(error)}; choose the loader 'resident'") from None
+
+    def _start(self, rows: Rows, batch_size: int) -> None:
+        """Make the pipeline ready for the first of ``rows``; it is built once, and again for a larger batch."""
+        if self.pipeline is not None and self.under_way:  # an epoch that was left before its end
+            self.source.serve(rows[:0], batch_size)
+            try:
+                while True:
+                    self.pipeline.run()
+            except StopIteration:
+                self.pipeline.reset()
+        if self.pipeline is None or batch_size > self.pipeline.max_batch_size:
+            gpu = self.spec.device.type == "cuda"
+            self.pipeline = _stream_pipeline(
+                source=self.source,
+                size=self.size if gpu else None,
+                batch_size=batch_size,
+                prefetch_queue_depth=AHEAD,
+                num_threads=cpu_count(),
+                device_id=torch.cuda.current_device() if gpu else None,
+            )
+            self.pipeline.build()
+        self.source.serve(rows, batch_size)
 
 
-class _RowSource:
-    """Gives DALI the affine maps and the noise of each batch of rows."""
+class _PathSource:
+    """Tells DALI, batch after batch, which files to read."""
 
-    def __init__(self, rows: Rows, batch_size: int, epoch: int, size: int, spec: BatchSpec) -> None:
-        self.rows, self.batch_size, self.epoch, self.size, self.spec = rows, batch_size, epoch, size, spec
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+        self.paths = [np.frombuffer(str(file).encode(), dtype=np.uint8) for file in files]
+        self.images: list[int] = []
+        self.batch_size = 1
+        self.next = 0
 
-    def matrices(self, batch: int) -> Any:
-        """Return the inverse affine maps in pixels, [B, 2, 3] float32: A (x - c) + c about the centre c."""
-        image, copy = self._keys(batch)
-        linear = draw_parameters(self.spec.ranges, self.spec.seed, image, copy, self.epoch).inverse_affine()
-        centre = self.size / 2
-        return torch.cat([linear, centre - linear.sum(dim=-1, keepdim=True) * centre], dim=-1).numpy()
+    def serve(self, rows: Rows, batch_size: int) -> None:
+        self.images, self.batch_size, self.next = rows.image.tolist(), batch_size, 0
 
-    def noise(self, batch: int) -> Any:
-        """Return the noise to add, [B, S, S, 1] float32, zero for rows that are not augmented."""
-        image, copy = (keys.to(self.spec.device) for keys in self._keys(batch))
-        noise = torch.zeros(len(image), self.size, self.size, device=self.spec.device)
-        noisy = torch.nonzero(copy > 0).flatten()
-        if len(noisy) and self.spec.ranges.noise_sigma > 0:
-            values = standard_normal(self.spec.seed, image[noisy], copy[noisy], self.epoch, self.size, self.size)
-            noise[noisy] = values * self.spec.ranges.noise_sigma
-        return noise[..., None] if noise.is_cuda else noise[..., None].numpy()
+    def __call__(self) -> list[np.ndarray]:
+        part = self.images[self.next : self.next + self.batch_size]
+        if not part:
+            raise StopIteration
+        self.next += len(part)
+        return [self.paths[image] for image in part]
 
-    def _keys(self, batch: int) -> tuple[Tensor, Tensor]:
-        # DALI asks for full batches, and asks ahead: past the end the last row is repeated, and cut off by the loader.
-        index = np.minimum(np.arange(batch * self.batch_size, (batch + 1) * self.batch_size), len(self.rows) - 1)
-        part = self.rows[index]
-        return torch.from_numpy(part.image), torch.from_numpy(part.copy)
+    def culprit(self) -> str:
+        """Return which of the files asked for last can't be read, and why; nothing where all can."""
+        for image in self.images[max(0, self.next - (AHEAD + 1) * self.batch_size) : self.next]:
+            try:
+                read_grey_u8(self.files[image])
+            except UnreadableImageError as error:
+                return f"{self.files[image]} can't be streamed: {error}"
+        return ""
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of DALI's message that says what went wrong."""
+    return "DALI can't stream the files: " + str(error).rpartition("encountered:")[2].strip().partition("\n")[0]
 
 
 if HAVE_DALI:
 
     @pipeline_def
-    def _stream_pipeline(files: list[str], source: _RowSource, size: int, spec: BatchSpec, gpu: bool) -> Any:
-        encoded, _ = fn.readers.file(files=files, random_shuffle=False, pad_last_batch=True)
-        images = dali_resize(dali_decode(encoded, gpu=gpu), size)
-        matrix = fn.external_source(source=source.matrices, batch=True)
-        noise = fn.external_source(source=source.noise, batch=True, device="gpu" if gpu else "cpu")
-        mapped = fn.warp_affine(
-            images, matrix=matrix, dtype=types.FLOAT, interp_type=types.INTERP_LINEAR, fill_value=0.0
-        )
-        pixels = math.clamp(mapped / 255.0 + noise, 0.0, 1.0)
-        channels = [(pixels - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
-        return fn.transpose(fn.cat(*channels, axis=2), perm=[2, 0, 1])
+    def _stream_pipeline(source: _PathSource, size: int | None) -> Any:
+        paths = fn.external_source(source=source, batch=True)
+        images = dali_decode(fn.io.file.read(paths), gpu=size is not None)
+        return images if size is None else dali_resize(images, size)

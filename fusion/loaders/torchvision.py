@@ -42,7 +42,7 @@ class TorchvisionLoader:
         keys = [(image, copy, epoch) for image, copy in zip(rows.image.tolist(), rows.copy.tolist(), strict=True)]
         self.sampler.keys = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
         for batch in self.loader:
-            images = batch.to(self.spec.device, non_blocking=True)
+            images = batch.to(self.spec.device, self.spec.dtype, non_blocking=True)
             yield images.contiguous(memory_format=torch.channels_last)
 
 

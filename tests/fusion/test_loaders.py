@@ -1,24 +1,29 @@
 """The loaders must serve the same pixels.
 
-The images have a flat margin, so that the border, which the libraries resize differently (see test_decode.py), does not
-matter. Elsewhere a file decoded or resized by another library may be two grey levels away; the noise is the same.
+DALI and torchvision decode alike, and on the CPU the DALI loader decodes, resizes and augments as the resident one
+does: there its pixels are the same to the bit. torchvision augments by itself; its pixels may be two grey levels away,
+the noise is the same. The images have a flat margin, so that the border, which libraries map differently, does not
+matter.
 """
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+import fusion.loaders
 from fusion.augment import Rows, expand
 from fusion.catalog import ImageRecord
 from fusion.decode import HAVE_DALI
 from fusion.errors import UserError
-from fusion.loaders import BatchSpec, Loader, dali, make_loader
+from fusion.loaders import BatchSpec, Loader, ResidentLoader, choose_loader, dali, free_bytes, make_loader
 from fusion.prepare import Prepared, prepare
 from kernels.augment_reference import AugmentationRange, standard_normal
 
@@ -71,6 +76,11 @@ def rows(prepared: Prepared) -> Rows:
     return everything[np.random.default_rng(0).permutation(np.append(np.arange(len(everything)), 7))[:18]]
 
 
+@pytest.fixture
+def other_spec() -> BatchSpec:
+    return spec(seed=10, mean=(0.5,), std=(0.5,))
+
+
 def spec(**changes: object) -> BatchSpec:
     return BatchSpec(**{"seed": 9, "mean": MEAN, "std": STD, **changes})  # type: ignore[arg-type]
 
@@ -95,8 +105,8 @@ def check_batches(batches: list[Tensor], channels: int = 3) -> None:
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_dali_serves_the_pixels_of_resident(prepared: Prepared, rows: Rows, epoch: int) -> None:
     names = ("resident", "dali")
-    resident, streamed = (grey(all_of(make_loader(name, prepared, spec()), rows, epoch=epoch)) for name in names)
-    assert (streamed - resident).abs().max() <= GREY
+    resident, streamed = (all_of(make_loader(name, prepared, spec()), rows, epoch=epoch) for name in names)
+    assert torch.equal(streamed, resident)
 
 
 def test_torchvision_serves_the_pixels_of_resident(prepared: Prepared, rows: Rows) -> None:
@@ -110,6 +120,67 @@ def test_torchvision_serves_the_pixels_of_resident(prepared: Prepared, rows: Row
     assert (grey(other) - grey(all_of(resident, rows, epoch=4))).abs().max() <= GREY
     assert torch.equal(all_of(loader, rows, batch_size=7), first)
     assert (other - first).abs().max() > 0.1
+
+
+@needs_dali
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_the_shards_of_an_epoch_cover_every_row_once(prepared: Prepared, shards: int) -> None:
+    rows = expand(prepared.catalog, np.arange(len(prepared.catalog)), augmented=True)
+    rows = rows[np.random.default_rng(shards).permutation(len(rows))]
+    whole = all_of(make_loader("resident", prepared, spec()), rows, epoch=2)
+    parts = [all_of(make_loader("dali", prepared, spec()), rows[k::shards], epoch=2) for k in range(shards)]
+    assert sum(map(len, parts)) == len(rows)
+    for k, part in enumerate(parts):
+        assert torch.equal(part, whole[k::shards])
+
+
+@needs_dali
+def test_an_epoch_left_early_does_not_reach_into_the_next(prepared: Prepared, rows: Rows) -> None:
+    streamed, resident = (make_loader(name, prepared, spec()) for name in ("dali", "resident"))
+    for taken, batch_size in ((1, 4), (2, 4), (1, 9), (3, 2)):  # a larger batch builds the pipeline again
+        batches = streamed.batches(rows, batch_size, epoch=0)
+        for _ in range(taken):
+            next(batches)
+        del batches
+        backwards = rows[::-1]
+        assert torch.equal(all_of(streamed, backwards, epoch=1), all_of(resident, backwards, epoch=1))
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_batches_have_the_type_that_is_asked_for(prepared: Prepared, rows: Rows, name: str, dtype: torch.dtype) -> None:
+    wide = all_of(make_loader(name, prepared, spec()), rows)
+    narrow = all_of(make_loader(name, prepared, spec(dtype=dtype)), rows)
+    assert torch.equal(narrow, wide.to(dtype))
+
+
+def test_the_resident_array_is_put_on_the_device_once(prepared: Prepared, other_spec: BatchSpec) -> None:
+    first, second = (ResidentLoader(prepared, one) for one in (spec(), other_spec))
+    assert first.images_u8.data_ptr() == second.images_u8.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("share", "have_dali", "expected"),
+    [(2.0, True, "resident"), (1.9, True, "dali"), (1.9, False, "torchvision"), (0.0, True, "dali")],
+)
+def test_the_loader_that_fits_the_memory_is_chosen(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, share: float, have_dali: bool, expected: str
+) -> None:
+    free = int(share * prepared.images_u8.nbytes)
+    monkeypatch.setattr(fusion.loaders, "free_bytes", lambda _: free)
+    monkeypatch.setattr(fusion.loaders, "HAVE_DALI", have_dali)
+    name, note = choose_loader(prepared, torch.device("cpu"))
+    assert name == expected
+    if expected == "resident":
+        assert note == ""
+    else:
+        assert f"more than 50% of the cpu's {free / 2**20:.0f} MiB of free memory" in note
+        assert note.endswith(f"streamed from their files by {expected}")
+
+
+def test_the_free_memory_is_that_of_the_host() -> None:
+    total = psutil.virtual_memory().total
+    assert 0 < free_bytes(torch.device("cpu")) <= total
 
 
 @needs_dali
@@ -144,8 +215,7 @@ def test_unchanged_rows_are_the_prepared_images(prepared: Prepared, name: str) -
     image = np.array([4, 0, 2, 2])
     served = all_of(make_loader(name, prepared, spec()), Rows(image, np.zeros_like(image)))
     expected = torch.from_numpy(prepared.images_u8[image]).expand(-1, 3, -1, -1) / 255
-    tolerance = 1e-6 if name == "resident" else GREY
-    torch.testing.assert_close(grey(served), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(grey(served), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -195,6 +265,27 @@ def test_without_dali_the_other_loaders_are_named(prepared: Prepared, monkeypatc
     monkeypatch.setattr(dali, "HAVE_DALI", False)
     with pytest.raises(UserError, match=r"'dali' needs DALI.*choose 'resident' or 'torchvision'"):
         make_loader("dali", prepared, spec())
+
+
+@needs_dali
+@pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), (b"\x89PNG\r\n\x1a\nxx", "not a readable")])
+def test_a_file_lost_or_spoilt_during_the_run_is_named(
+    prepared: Prepared, rows: Rows, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    files = [tmp_path / file.name for file in prepared.files()]
+    for copied, file in zip(files, prepared.files(), strict=True):
+        copied.write_bytes(file.read_bytes())
+    catalog = prepared.catalog.assign(file=list(map(str, files)))
+    loader = make_loader("dali", replace(prepared, catalog=catalog), spec())
+    before = all_of(loader, rows)
+    kept = files[2].read_bytes()
+    files[2].unlink()
+    if content:
+        files[2].write_bytes(content)
+    with pytest.raises(UserError, match=rf"2\.png can't be streamed: {reason}.*; choose the loader 'resident'"):
+        all_of(loader, rows)
+    files[2].write_bytes(kept)
+    assert torch.equal(all_of(loader, rows), before)
 
 
 @pytest.mark.parametrize("name", [pytest.param("dali", marks=needs_dali), "torchvision"])
