@@ -1,8 +1,10 @@
 """One cell: what defines it, and how it is trained and judged."""
 
+import gc
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from torch import nn
 
 from bench.extract import features_of
 from bench.matrix import Cell
-from bench.train import OPTIMIZERS, PRECISIONS, Epoch, choose_precision, predict_logits, train
+from bench.step import PRECISIONS, STEPS, choose_step, graph_obstacle, predict_logits
+from bench.train import OPTIMIZERS, Epoch, choose_precision, train
 from fusion.augment import COPIES
 from fusion.errors import UserError
 from fusion.files import content_hash
-from fusion.loaders import LOADERS, BatchSpec, Loader, make_loader
+from fusion.loaders import LOADERS, BatchSpec, Loader, choose_loader, make_loader
 from fusion.models import FORWARD_GMACS, build_model, cnn17, normalisation, require_size
 from fusion.models.backbones import BACKBONES, build_backbone, weights_identity
 from fusion.models.heads import HEADS, fit_head, head_tensors, malignant_probability
@@ -38,17 +41,21 @@ class Settings:
 
     weights: str
     """``imagenet``, ``random`` or a folder of safetensors files."""
-    loader: str = "resident"
+    loader: str = "auto"
+    """A key of ``LOADERS``, or ``auto``: ``resident`` where the images fit the memory; ``resolved`` says which."""
     device: str = "auto"
     """``cpu``, ``cuda`` or ``auto``: the GPU where there is one."""
     precision: str = "auto"
     """A key of ``PRECISIONS``, or ``auto``: bf16 or fp16 on a GPU, fp32 on the CPU."""
+    step: str = "auto"
+    """One of ``STEPS``, or ``auto``: the fastest that is possible."""
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
-            ("loader", self.loader, tuple(LOADERS)),
+            ("loader", self.loader, ("auto", *LOADERS)),
             ("device", self.device, ("auto", "cpu", "cuda")),
             ("precision", self.precision, ("auto", *PRECISIONS)),
+            ("step", self.step, ("auto", *STEPS)),
         ):
             if value not in allowed:
                 raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(allowed)}")
@@ -65,6 +72,27 @@ class Settings:
     def torch_precision(self) -> str:
         """Return the precision that is meant, a key of ``PRECISIONS``."""
         return choose_precision(self.torch_device()) if self.precision == "auto" else self.precision
+
+    def resolved(self, prepared: Prepared) -> tuple["Settings", list[str]]:
+        """Return the settings with the loader that is meant, and what the user should know of the choices made."""
+        loader, note = choose_loader(prepared, self.torch_device()) if self.loader == "auto" else (self.loader, "")
+        notes = [note] if note else []
+        settings = replace(self, loader=loader)
+        obstacle = graph_obstacle(**settings._circumstances())
+        if self.torch_device().type == "cuda" and self.step == "auto" and obstacle:
+            notes.append(f"training steps are launched one by one, not as a graph: {obstacle}")
+        return settings, notes
+
+    def torch_step(self, network: str) -> str:
+        """Return how the training steps of a network are made, one of ``STEPS``.
+
+        Raises:
+            UserError: a graph is asked for where there can't be one.
+        """
+        return choose_step(self.step, network, **self._circumstances())
+
+    def _circumstances(self) -> dict[str, Any]:
+        return {"loader": self.loader, "device": self.torch_device(), "precision": self.torch_precision()}
 
     def weights_name(self) -> str:
         """Return ``imagenet``, ``random``, or ``folder NAME`` without the path."""
@@ -102,6 +130,10 @@ class Outcome:
     """Trained weights (torch), or what the classifier has learnt (numpy)."""
     history: list[Epoch]
     """Empty for Model 1."""
+    setup_s: float
+    """Seconds of warm-up, compilation and capture before the first epoch."""
+    peak_memory_mib: float
+    """Most GPU memory PyTorch held while the cell ran, the images included; NaN on the CPU, where none is measured."""
 
 
 def definition(job: Job, prepared: Prepared, settings: Settings) -> dict[str, Any]:
@@ -116,6 +148,7 @@ def definition(job: Job, prepared: Prepared, settings: Settings) -> dict[str, An
         "constants": _constants(),
         "loader": settings.loader,
         "precision": settings.torch_precision(),
+        "step": settings.torch_step(job.cell.network) if job.cell.recipe else None,
     }
 
 
@@ -139,8 +172,10 @@ def compute(job: Job, prepared: Prepared, out: Path, settings: Settings, report:
     require_size(cell.network, prepared.image_size)
     split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
     mean, std = normalisation(cell.network)
-    device = settings.torch_device()
-    loader = make_loader(settings.loader, prepared, BatchSpec(seed=job.seed, mean=mean, std=std, device=device))
+    device, dtype = settings.torch_device(), PRECISIONS[settings.torch_precision()]
+    _forget_peak_memory(device)
+    spec = BatchSpec(seed=job.seed, mean=mean, std=std, device=device, dtype=dtype)
+    loader = make_loader(settings.loader, prepared, spec)
     # Every cell of a network starts from the same weights, so that two optimizers differ in the optimizer alone.
     torch.manual_seed(_derived_seed(job.seed, cell.network))
     if cell.head:
@@ -181,7 +216,14 @@ def _fit_classifier(
     labels = prepared.catalog["label"].to_numpy()
     head = fit_head(cell.head, train_features, labels[split.train.image], job.seed)
     probability = malignant_probability(head, test_features)
-    return Outcome(split=split, probability=probability, tensors=head_tensors(cell.head, head), history=[])
+    return Outcome(
+        split=split,
+        probability=probability,
+        tensors=head_tensors(cell.head, head),
+        history=[],
+        setup_s=0.0,
+        peak_memory_mib=_peak_memory_mib(settings.torch_device()),
+    )
 
 
 def _train_network(
@@ -196,7 +238,7 @@ def _train_network(
     assert recipe is not None
     model = _placed(build_model(job.cell.network, settings.weights, prepared.image_size), settings)
     precision = settings.torch_precision()
-    history = train(
+    trained = train(
         model,
         loader,
         split,
@@ -204,18 +246,26 @@ def _train_network(
         recipe,
         seed=_derived_seed(job.seed, job.cell.name),
         precision=precision,
+        step=settings.torch_step(job.cell.network),
         progress=lambda epoch: report(epoch.epoch / recipe.epochs),
     )
     logits = predict_logits(model, loader, split.test, precision=precision)
     probability = torch.softmax(logits.double(), dim=1)[:, 1].numpy()
     tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-    return Outcome(split=split, probability=probability, tensors=tensors, history=history)
+    return Outcome(
+        split=split,
+        probability=probability,
+        tensors=tensors,
+        history=trained.history,
+        setup_s=trained.setup_s,
+        peak_memory_mib=_peak_memory_mib(settings.torch_device()),
+    )
 
 
 def _constants() -> dict[str, Any]:
     """Return what is written in the code rather than in a matrix, and decides numbers all the same."""
     weight = [nn.Parameter(torch.zeros(1))]
-    defaults = {name: make(weight, 1.0).defaults for name, make in OPTIMIZERS.items()}
+    defaults = {name: make(weight, lr=1.0).defaults for name, make in OPTIMIZERS.items()}
     return {
         "augmentation": asdict(AugmentationRange()),
         "copies": {f"{modality}/{label}": count for (modality, label), count in COPIES.items()},
@@ -229,6 +279,17 @@ def _constants() -> dict[str, Any]:
 
 def _placed(model: nn.Module, settings: Settings) -> nn.Module:
     return model.to(settings.torch_device()).to(memory_format=torch.channels_last)
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        gc.collect()  # the graphs of the cell before
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    return torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else math.nan
 
 
 def _starting_weights(network: str, settings: Settings) -> dict[str, str]:

@@ -155,10 +155,15 @@ def run(
         list[int] | None,
         typer.Option(help="Seed; may be repeated; by default what the matrix says.", show_default=False),
     ] = None,
-    loader: Annotated[str, typer.Option(help="resident, dali or torchvision.")] = "resident",
+    loader: Annotated[
+        str, typer.Option(help="resident, dali, torchvision, or auto: resident where the images fit the memory.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, fp16, or auto: mixed on a GPU, fp32 on the CPU.")
+    ] = "auto",
+    step: Annotated[
+        str, typer.Option(help="Training steps: eager, graph, compiled (GPU), or auto: the fastest that is possible.")
     ] = "auto",
 ) -> None:
     """Train and judge every cell of a matrix, then write the tables.
@@ -180,7 +185,11 @@ def run(
             raise UserError(f"--seed {one} is not a whole number from 0 to {MAXIMUM_SEED}")
     cells = loaded.select(only or [])
     settings = Settings(
-        weights=loaded.weights if weights is None else weights, loader=loader, device=device, precision=precision
+        weights=loaded.weights if weights is None else weights,
+        loader=loader,
+        device=device,
+        precision=precision,
+        step=step,
     )
     prepared = load_prepared(data)
     with _bars() as bars, _resumable():

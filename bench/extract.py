@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 from torch import nn
 
-from bench.train import predict_logits
+from bench.step import predict_logits
 from fusion.augment import Rows, expand
 from fusion.files import make_folder, replacing
 from fusion.loaders import Loader
@@ -29,7 +29,7 @@ def features_of(
         prepared: the data set.
         rows: rows wanted.
         folder: named by the hash of all that decides the features.
-        precision: a key of ``bench.train.PRECISIONS``.
+        precision: a key of ``bench.step.PRECISIONS``.
 
     Raises:
         UserError: the features can't be written.

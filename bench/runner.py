@@ -26,6 +26,8 @@ from fusion.files import content_hash, sole_writer, write_json
 from fusion.prepare import Prepared
 
 RUN = "run.json"
+CHOSEN = ("loader", "precision")
+"""What ``auto`` may choose otherwise when a run is continued."""
 
 Progress = Callable[[str, float, float], None]
 """Called with what is under way, the work done and the work there is, in the same unit."""
@@ -66,7 +68,7 @@ def run(
         protocols: ``paper``, ``clean`` or both.
         seeds: one run of every cell for each.
         progress: called as the work goes on.
-        finished: called with one line when a cell has ended.
+        finished: called with one line when a cell has ended, or when a choice was made that should be known.
 
     Raises:
         UserError: the folder can't be written, or holds a run on other data or with other settings.
@@ -74,14 +76,19 @@ def run(
     device = settings.torch_device()
     set_numerics(device)
     environment = describe_environment(device)
+    settings, notes = settings.resolved(prepared)
+    for note in notes:
+        finished(f"note: {note}")
     jobs = [Job(cell=c, protocol=p, seed=s) for p in protocols for s in seeds for c in cells]
+    definitions = [definition(job, prepared, settings) for job in jobs]
     with sole_writer(out):
         _write_run(out, matrix, jobs, prepared, settings, environment)
-        return _run_jobs(jobs, prepared, out, settings, environment, progress, finished)
+        return _run_jobs(jobs, definitions, prepared, out, settings, environment, progress, finished)
 
 
 def _run_jobs(
     jobs: Sequence[Job],
+    definitions: Sequence[dict[str, Any]],
     prepared: Prepared,
     out: Path,
     settings: Settings,
@@ -89,7 +96,6 @@ def _run_jobs(
     progress: Progress,
     finished: Callable[[str], None],
 ) -> Summary:
-    definitions = [definition(job, prepared, settings) for job in jobs]
     keys = [_key(job, prepared, settings, d, environment) for job, d in zip(jobs, definitions, strict=True)]
     # Every finished cell is checked before the first is trained: what does not fit is said at once.
     is_found = [is_done(key, d, out) for key, d in zip(keys, definitions, strict=True)]
@@ -158,6 +164,8 @@ def _write_outcome(
         *classification_metrics(predictions["label"].to_numpy(), outcome.probability),
         _one("epochs", len(outcome.history), "epochs", training_rows),
         _one("wall_s", seconds, "s", training_rows),
+        _one("setup_s", outcome.setup_s, "s", training_rows),
+        _one("peak_memory_mib", outcome.peak_memory_mib, "MiB", training_rows),
     ]
     history = pd.DataFrame([asdict(e) for e in outcome.history], columns=list(Epoch.__dataclass_fields__))
 
@@ -217,9 +225,10 @@ def _write_run(
         earlier = read_run(out)
         for name, value in same.items():
             if earlier.get(name) != value:
+                also = f", or --{name} {earlier.get(name)}" if name in CHOSEN else ""
                 raise UserError(
                     f"{out} holds a run with other {name} ({_short(earlier.get(name))}, now {_short(value)}); "
-                    "choose another --out"
+                    f"choose another --out{also}"
                 )
         if earlier["weights"] != settings.weights_name() and has_backbone(out):
             raise UserError(

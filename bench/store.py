@@ -39,7 +39,7 @@ FILES = (ROWS, DEFINITION, "predictions.parquet", "history.csv", "model.safetens
 """A finished cell has them all."""
 METRICS = {
     *("sensitivity", "specificity", "ppv", "npv", "accuracy", "kappa", "auc", "tp", "fp", "tn", "fn"),
-    *("epochs", "wall_s"),
+    *("epochs", "wall_s", "setup_s", "peak_memory_mib"),
 }
 """A finished cell has a row for each."""
 

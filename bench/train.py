@@ -1,30 +1,34 @@
 """Training one network: mixed precision, early stopping that restores the best weights, a history of every epoch."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from fusion.augment import Rows
+from bench.step import EagerSteps, GraphSteps, Steps
 from fusion.errors import UserError
-from fusion.loaders import Loader
+from fusion.loaders import Loader, ResidentLoader
 from fusion.split import Split
 
 L2 = 1e-4
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], torch.optim.Optimizer]] = {
-    "sgdm": lambda weights, rate: torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=L2),
-    "adam": lambda weights, rate: torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=L2),
-    "rmsprop": lambda weights, rate: torch.optim.RMSprop(weights, lr=rate, alpha=0.9, eps=1e-8, weight_decay=L2),
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgdm": partial(torch.optim.SGD, momentum=0.9, weight_decay=L2),
+    "adam": partial(torch.optim.Adam, betas=(0.9, 0.999), eps=1e-8, weight_decay=L2),
+    "rmsprop": partial(torch.optim.RMSprop, alpha=0.9, eps=1e-8, weight_decay=L2),
 }
 """The paper's optimizers; what it leaves out is filled by the defaults of the authors' toolbox (trainingOptions), but
 that L2 decays biases as well."""
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PREDICT_BATCH = 64
+ON_GPU: dict[str, dict[str, bool]] = {
+    "sgdm": {"fused": True},
+    "adam": {"fused": True, "capturable": True},
+    "rmsprop": {"foreach": True, "capturable": True},  # torch has no fused one
+}
+"""How each is computed there: few launches, and able to be captured in a graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,15 @@ def choose_precision(device: torch.device) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training came to, beside the weights."""
+
+    history: list[Epoch]
+    setup_s: float
+    """Seconds of warm-up, compilation and capture before the first epoch."""
+
+
 def train(
     model: nn.Module,
     loader: Loader,
@@ -83,8 +96,9 @@ def train(
     *,
     seed: int,
     precision: str,
+    step: str = "eager",
     progress: Callable[[Epoch], None],
-) -> list[Epoch]:
+) -> Trained:
     """Train ``model`` in place and leave it with the weights of the epoch of the lowest validation loss.
 
     Args:
@@ -95,42 +109,26 @@ def train(
         recipe: optimizer, rate, epochs, batch size and patience.
         seed: draws the order of the rows in each epoch.
         precision: a key of ``PRECISIONS``; fp16 scales the loss.
+        step: one of ``STEPS``, as ``choose_step`` says.
         progress: called after every epoch.
 
     Raises:
         UserError: the loss is not a finite number.
     """
-    device = next(model.parameters()).device
-    optimizer = OPTIMIZERS[recipe.optimizer](list(model.parameters()), recipe.learning_rate)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    steps = _make_steps(model, loader, split, labels, recipe, precision, step)
     history: list[Epoch] = []
     best_loss, best_epoch, best_weights = math.inf, 0, {}
     for epoch in range(1, recipe.epochs + 1):
-        drawn = epoch if split.fresh_augmentation else 0
         order = np.random.default_rng([seed, epoch]).permutation(len(split.train))
         if len(order) % recipe.batch_size == 1:
             order = order[:-1]  # batch normalisation can't learn from a batch of one row
-        rows = split.train[order]
-        model.train()
-        loss_sum = torch.zeros((), device=device)
-        correct = torch.zeros((), device=device)
-        for start, images in _batches(loader, rows, recipe.batch_size, drawn):
-            target = _labels(labels, rows, start, len(images), device)
-            with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), target)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            loss_sum += loss.detach() * len(images)
-            correct += (logits.argmax(1) == target).sum()
-        validation = predict_logits(model, loader, split.validation, precision=precision)
+        train_loss, train_accuracy = steps.train(split.train[order], epoch if split.fresh_augmentation else 0)
+        validation = steps.predict(split.validation)
         target = torch.from_numpy(labels[split.validation.image])
         record = Epoch(
             epoch=epoch,
-            train_loss=float(loss_sum) / len(rows),
-            train_accuracy=float(correct) / len(rows),
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
             validation_loss=float(F.cross_entropy(validation, target)),
             validation_accuracy=float((validation.argmax(1) == target).double().mean()),
             learning_rate=recipe.learning_rate,
@@ -148,27 +146,26 @@ def train(
         elif recipe.patience and epoch - best_epoch >= recipe.patience:
             break
     model.load_state_dict(best_weights)
-    return history
+    return Trained(history=history, setup_s=steps.setup_s)
 
 
-@torch.inference_mode()
-def predict_logits(model: nn.Module, loader: Loader, rows: Rows, *, precision: str) -> Tensor:
-    """Return the [R, 2] float32 logits, on the CPU, of ``rows``, augmented as in epoch 0."""
-    model.eval()
-    device = next(model.parameters()).device
-    outputs = []
-    for _, images in _batches(loader, rows, PREDICT_BATCH, 0):
-        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-            outputs.append(model(images).float())
-    return torch.cat(outputs).cpu()
-
-
-def _batches(loader: Loader, rows: Rows, batch_size: int, epoch: int) -> Iterator[tuple[int, Tensor]]:
-    start = 0
-    for images in loader.batches(rows, batch_size, epoch=epoch):
-        yield start, images
-        start += len(images)
-
-
-def _labels(labels: np.ndarray, rows: Rows, start: int, count: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(labels[rows.image[start : start + count]]).to(device)
+def _make_steps(
+    model: nn.Module, loader: Loader, split: Split, labels: np.ndarray, recipe: Recipe, precision: str, step: str
+) -> Steps:
+    gpu = next(model.parameters()).is_cuda
+    optimizer = OPTIMIZERS[recipe.optimizer](
+        list(model.parameters()), lr=recipe.learning_rate, **(ON_GPU[recipe.optimizer] if gpu else {})
+    )
+    if step == "eager":
+        return EagerSteps(model, loader, labels, optimizer, batch_size=recipe.batch_size, precision=precision)
+    assert isinstance(loader, ResidentLoader)  # choose_step has seen to it
+    return GraphSteps(
+        model,
+        loader,
+        labels,
+        optimizer,
+        batch_size=recipe.batch_size,
+        precision=precision,
+        capacity=max(len(split.train), len(split.validation)),
+        compiled=step == "compiled",
+    )

@@ -253,7 +253,15 @@ def test_prepare_does_not_mix_two_data_sets(call: Call, bad: Path, tiny_data: Pa
         ("{bad}/extra-key.toml --data {data}", ["'clasifiers' is unknown; choose from backbones, classifiers"]),
         ("{tiny} --data {data} --only model9/*", ["--only 'model9/*' matches none of the 9 cells (model1/mobilenet"]),
         ("{tiny} --data {data} --protocol dirty", ["--protocol 'dirty' is unknown; choose from paper, clean, both"]),
-        ("{tiny} --data {data} --loader fast", ["loader 'fast' is unknown; choose from resident, dali, torchvision"]),
+        (
+            "{tiny} --data {data} --loader fast",
+            ["loader 'fast' is unknown; choose from auto, resident, dali, torchvision"],
+        ),
+        (
+            "{tiny} --data {data} --device cpu --step graph",
+            ["step 'graph' is not possible: the device is cpu; choose 'auto' or 'eager'"],
+        ),
+        ("{tiny} --data {data} --step slow", ["step 'slow' is unknown; choose from auto, eager, graph, compiled"]),
         ("{tiny} --data {data} --device tpu", ["device 'tpu' is unknown; choose from auto, cpu, cuda"]),
         ("{tiny} --data {data} --precision fp8", ["precision 'fp8' is unknown; choose from auto, fp32, bf16, fp16"]),
         ("{tiny} --data {data} --seed -1", ["--seed -1 is not a whole number from 0 to 4294967295"]),
@@ -270,6 +278,7 @@ def test_run_refuses_bad_input_on_one_line(
     line = refusal(call, "run", *filled, "--out", tmp_path / "out")
     for part in parts:
         assert part.format(bad=bad) in line
+    assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out").exists()
 
 

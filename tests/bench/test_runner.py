@@ -17,11 +17,13 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix,
 import bench.cell
 import bench.extract
 import bench.runner
+import fusion.loaders
 from bench.cell import Settings
 from bench.matrix import Matrix, load_matrix, read_matrix
 from bench.runner import Summary, run
+from bench.step import predict_logits
 from bench.store import ROW_COLUMNS
-from bench.train import predict_logits
+from fusion.decode import HAVE_DALI
 from fusion.errors import UserError
 from fusion.loaders import BatchSpec, make_loader
 from fusion.models import build_model, normalisation
@@ -60,7 +62,7 @@ def run_tiny(matrix: Matrix, tiny_prepared: Prepared) -> Callable[..., Summary]:
             chosen.select(only or []),
             changes.get("prepared", tiny_prepared),
             out,
-            Settings(weights=changes.get("weights", "random"), device="cpu"),
+            Settings(weights=changes.get("weights", "random"), device="cpu", loader=changes.get("loader", "auto")),
             protocols=changes.get("protocols", ("paper",)),
             seeds=changes.get("seeds", (0,)),
             progress=changes.get("progress", lambda *_: None),
@@ -210,6 +212,8 @@ def test_rows_are_what_scikit_learn_says_of_the_predictions(
         "epochs": TRAINED.get(cell, 0),
     }
     assert values.pop("wall_s") > 0
+    assert values.pop("setup_s") == 0  # nothing is captured on the CPU
+    assert math.isnan(values.pop("peak_memory_mib"))  # nor is its memory measured
     assert values == pytest.approx(expected, abs=1e-12, nan_ok=True)
     assert tuple(rows) == ROW_COLUMNS
     same = rows[["cell", "protocol", "seed", "status", "weights", "synthetic_sources", "data_hash", "reason"]]
@@ -432,6 +436,43 @@ def test_a_run_of_another_kind_is_refused(
     assert (finished / "run.json").read_bytes() == before
 
 
+needs_dali = pytest.mark.skipif(not HAVE_DALI, reason="DALI is not installed")
+
+
+@needs_dali
+def test_images_larger_than_the_memory_are_streamed_with_the_same_results(
+    tmp_path: Path,
+    finished: Path,
+    run_tiny: Callable[..., Summary],
+    tiny_prepared: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cells, told = [*EXTRACTED, "model2/mobilenet_v2+sgdm", "model3/cnn17+e2+b8"], list[str]()
+    monkeypatch.setattr(fusion.loaders, "free_bytes", lambda _: tiny_prepared.images_u8.nbytes)
+    assert run_tiny(tmp_path / "run", cells, protocols=PROTOCOLS, finished=told.append).failed == ()
+    assert "more than 50% of the cpu's" in told[0]
+    assert told[0].endswith("streamed from their files by dali")
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["loader"] == "dali"
+    for protocol in PROTOCOLS:
+        for cell in cells:
+            here, there = (predictions_of(cell_folder(out, cell, protocol)) for out in (tmp_path / "run", finished))
+            assert here["image_id"].tolist() == there["image_id"].tolist()
+            assert np.allclose(here["probability"], there["probability"], atol=1e-4), cell
+
+
+@needs_dali
+def test_a_run_goes_on_with_the_loader_it_began_with(
+    tmp_path: Path, run_tiny: Callable[..., Summary], tiny_prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tiny(tmp_path / "run", SMALL[:1])
+    monkeypatch.setattr(fusion.loaders, "free_bytes", lambda _: tiny_prepared.images_u8.nbytes)
+    with pytest.raises(
+        UserError, match=r"other loader \(resident, now dali\); choose another --out, or --loader resid"
+    ):
+        run_tiny(tmp_path / "run", SMALL)
+    assert run_tiny(tmp_path / "run", SMALL, loader="resident") == Summary(done=1, found=1, failed=())
+
+
 def test_other_weights_under_the_same_folder_name_are_noticed(tmp_path: Path, run_tiny: Callable[..., Summary]) -> None:
     weights, cell = tmp_path / "weights", "model1/mobilenet_v2+nb"
     weights.mkdir()
@@ -464,7 +505,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path, run_tiny: Callable[..., 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loader": "fast"}, "loader 'fast' is unknown; choose from resident, dali, torchvision"),
+        ({"step": "fast"}, "step 'fast' is unknown; choose from auto, eager, graph, compiled"),
+        ({"loader": "fast"}, "loader 'fast' is unknown; choose from auto, resident, dali, torchvision"),
         ({"device": "tpu"}, "device 'tpu' is unknown; choose from auto, cpu, cuda"),
         ({"precision": "fp8"}, "precision 'fp8' is unknown; choose from auto, fp32, bf16, fp16"),
     ],
@@ -573,7 +615,9 @@ def test_a_probability_that_is_not_finite_fails_the_cell(
     split = split_rows(tiny_prepared.catalog, "paper", 0)
     probability = np.full(len(split.test), 0.5)
     probability[3] = value
-    outcome = bench.cell.Outcome(split=split, probability=probability, tensors={}, history=[])
+    outcome = bench.cell.Outcome(
+        split=split, probability=probability, tensors={}, history=[], setup_s=0.0, peak_memory_mib=math.nan
+    )
     failing(monkeypatch, SMALL[0], lambda: outcome)
     assert len(run_tiny(tmp_path, ["model3/*"]).failed) == 1
     assert failure_of(tmp_path, SMALL[0]) == "the predicted probabilities are not all finite numbers"

@@ -25,7 +25,10 @@ from fusion.errors import UserError
 
 MEASURED = [
     *classification_metrics([0, 1, 1, 0], [0.1, 0.9, 0.4, 0.6]),
-    *(Measured(metric=name, value=1.0, unit="", low=math.nan, high=math.nan, n=4) for name in ("epochs", "wall_s")),
+    *(
+        Measured(metric=name, value=1.0, unit="", low=math.nan, high=math.nan, n=4)
+        for name in ("epochs", "wall_s", "setup_s", "peak_memory_mib")
+    ),
 ]
 OUTPUTS = [name for name in FILES if name not in (ROWS, DEFINITION)]
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.train import L2, OPTIMIZERS, PREDICT_BATCH, Epoch, Recipe, choose_precision, predict_logits, train
+from bench.step import PREDICT_BATCH, predict_logits
+from bench.train import L2, ON_GPU, OPTIMIZERS, Epoch, Recipe, choose_precision, train
 from fusion.augment import Rows
 from fusion.errors import UserError
 from fusion.split import Split
@@ -69,10 +70,12 @@ def fit(
     model: nn.Module, loader: MemoryLoader, split: Split, labels: np.ndarray, recipe: Recipe, **changes: Any
 ) -> list[Epoch]:
     told: list[Epoch] = []
-    history = train(
+    trained = train(
         model, loader, split, labels, recipe, **{"seed": 0, "precision": "fp32", "progress": told.append, **changes}
     )
+    history = trained.history
     assert told == history
+    assert trained.setup_s == 0
     assert [epoch.epoch for epoch in history] == list(range(1, len(history) + 1))
     return history
 
@@ -273,8 +276,9 @@ def test_a_faulty_recipe_is_refused(change: dict[str, Any], message: str) -> Non
 def test_the_optimizers_are_the_papers(
     name: str, kind: type[torch.optim.Optimizer], settings: dict[str, object]
 ) -> None:
-    optimizer = OPTIMIZERS[name]([nn.Parameter(torch.zeros(1))], 0.001)
+    optimizer = OPTIMIZERS[name]([nn.Parameter(torch.zeros(1))], lr=0.001)
     assert type(optimizer) is kind
+    assert ON_GPU[name].keys() <= optimizer.defaults.keys()
     assert L2 == 1e-4
     for key, value in {"lr": 0.001, "weight_decay": 1e-4, **settings}.items():
         assert optimizer.defaults[key] == value, key
