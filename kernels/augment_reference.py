@@ -148,15 +148,28 @@ def augment(
     turned = torch.nonzero(copy > 0).flatten()
     if len(turned):
         parameters = draw_parameters(ranges, seed, image[turned], copy[turned], epoch)
-        half = torch.tensor([width / 2, height / 2], device=image.device)
-        # affine_grid works in units of half the width and half the height.
-        theta = F.pad(parameters.inverse_affine() * half[None, None, :] / half[None, :, None], (0, 1))
-        grid = F.affine_grid(theta, [len(turned), 1, height, width], align_corners=False)
+        grid = _sampling_grid(parameters, height, width)
         mapped = F.grid_sample(pixels[turned], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         if ranges.noise_sigma > 0:
             noise = standard_normal(seed, image[turned], copy[turned], epoch, height, width)
-            mapped = mapped + (parameters.noise_sigma[:, None, None] * noise)[:, None]
-        pixels[turned] = mapped.clamp(0.0, 1.0)
-    mean_c = torch.tensor(mean, device=pixels.device)[None, :, None, None]
-    std_c = torch.tensor(std, device=pixels.device)[None, :, None, None]
-    return ((pixels - mean_c) / std_c).to(dtype).contiguous(memory_format=torch.channels_last)
+            mapped = mapped.addcmul_(parameters.noise_sigma[:, None, None, None], noise[:, None])
+        pixels[turned] = mapped.clamp_(0.0, 1.0)
+    shape = (len(image), len(mean), height, width)
+    out = torch.empty(shape, dtype=dtype, device=pixels.device, memory_format=torch.channels_last)
+    for channel, (m, s) in enumerate(zip(mean, std, strict=True)):
+        out[:, channel : channel + 1] = (pixels - m) / s
+    return out
+
+
+def _sampling_grid(parameters: RowParameters, height: int, width: int) -> Tensor:
+    """Return [R, height, width, 2]: where each pixel is sampled, (x, y) from -1 to 1 over the image.
+
+    It is what ``torch.nn.functional.affine_grid`` returns, without its product of large matrices.
+    """
+    device = parameters.zoom.device
+    half = torch.tensor([width / 2, height / 2], device=device)
+    columns = (torch.arange(width, device=device) + 0.5) - width / 2
+    rows = (torch.arange(height, device=device) + 0.5) - height / 2
+    inverse = parameters.inverse_affine() / half[None, :, None]
+    of_rows = inverse[:, None, None, :, 1] * rows[None, :, None, None]
+    return torch.addcmul(of_rows, inverse[:, None, None, :, 0], columns[None, None, :, None])

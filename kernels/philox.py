@@ -54,16 +54,14 @@ def philox(
     c3 = torch.zeros_like(c0) + epoch
     key_a, key_b = seed & WORD, seed >> 32
     for _ in range(ROUNDS):
-        # int64 wraps modulo 2**64, so the low word is right, and the high word too once the sign is masked off.
+        # int64 wraps modulo 2**64, so the low word is right, and the high word too once the sign is masked off. What
+        # stands above the low word is only ever combined by xor, so it is masked off with the high word's sign.
         product_a, product_b = c0 * MULTIPLIER_A, c2 * MULTIPLIER_B
-        c0, c1, c2, c3 = (
-            ((product_b >> 32) & WORD) ^ c1 ^ key_a,
-            product_b & WORD,
-            ((product_a >> 32) & WORD) ^ c3 ^ key_b,
-            product_a & WORD,
-        )
+        c0 = (product_b >> 32).bitwise_xor_(c1).bitwise_xor_(key_a).bitwise_and_(WORD)
+        c2 = (product_a >> 32).bitwise_xor_(c3).bitwise_xor_(key_b).bitwise_and_(WORD)
+        c1, c3 = product_b, product_a
         key_a, key_b = (key_a + WEYL_A) & WORD, (key_b + WEYL_B) & WORD
-    return c0, c1, c2, c3
+    return c0, c1.bitwise_and_(WORD), c2, c3.bitwise_and_(WORD)
 
 
 def to_unit_interval(words: Tensor) -> Tensor:
