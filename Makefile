@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: bench test lint format types benchmark wheel clean
+.PHONY: bench test lint format types benchmark gpu-check wheel clean
 .DEFAULT_GOAL := bench
 
 # Set up everything and run the main job on synthetic data: no GPU, no data, no network beyond the package index.
@@ -33,6 +33,11 @@ types: $(INSTALLED)
 # Timings, compared as ratios in one run; BUSI=DIR takes the real images of BUSI instead of phantoms.
 benchmark: $(INSTALLED)
 	FUSEBENCH_BUSI="$(BUSI)" $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --override-ini addopts="-q --strict-markers"
+
+# On a machine with a GPU: its tests, the data path and the whole matrix, kept in results/reference/. Uses the packages
+# of the machine where there is no .venv; ARGS="--protocol both" adds options.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench gpu-check $(ARGS)
 
 # Build the wheel and the source distribution into dist/.
 wheel: $(INSTALLED)

@@ -215,6 +215,111 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command("data-path")
+def data_path(
+    data: Annotated[Path, typer.Option(help="Folder written by 'fusebench prepare'.", show_default=False)],
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="File for the figures; the machine is described in a .json beside it.", show_default=False),
+    ] = None,
+    loader: Annotated[
+        list[str] | None,
+        typer.Option(help="resident, dali or torchvision; may be repeated; by default all.", show_default=False),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="Network to train, or none; may be repeated; by default all six.", show_default=False),
+    ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Training steps: eager, graph or compiled; may be repeated; by default eager, and on a GPU graph.",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Rows of a batch; the paper has 30.")] = 30,
+    rows: Annotated[int, typer.Option(help="Augmented rows of one round of a loader.")] = 480,
+    rounds: Annotated[int, typer.Option(help="Timed rounds; one more, untimed, goes before.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16, or auto: mixed on a GPU, fp32 on the CPU.")
+    ] = "auto",
+) -> None:
+    """Measure how fast images reach training: each loader by stage, the kernel, and whether training waits for it.
+
+    On a CPU the training steps of the large networks take minutes at 300 px: choose some with --network.
+    """
+    from bench.cell import Settings
+    from bench.data_path import Plan, measure_data_path
+    from bench.environment import describe_environment, machine_name, set_numerics
+    from bench.report import data_path_tables, terminal_table
+    from bench.report.notes import phantom_notes
+    from fusion.files import write_json, write_text
+    from fusion.models import MODELS
+    from fusion.prepare import load_prepared
+
+    plan = Plan(
+        settings=Settings(weights="random", device=device, precision=precision),
+        loaders=loader or (),
+        networks=MODELS if network is None else [] if network == ["none"] else network,
+        steps=step or (),
+        batch=batch,
+        rows=rows,
+        rounds=rounds,
+    )
+    if csv is not None and not csv.parent.is_dir():
+        raise UserError(f"--csv {csv}: there is no folder {csv.parent}")
+    prepared = load_prepared(data)
+    where = plan.settings.torch_device()
+    set_numerics(where)
+    environment = describe_environment(where)
+    with _bars() as bars:
+        figures = measure_data_path(prepared, plan, bars.stage).assign(machine=machine_name(environment))
+    notes = (
+        *phantom_notes(prepared.synthetic_sources),
+        f"{machine_name(environment)}; {figures['precision'][0]}, {prepared.image_size} × {prepared.image_size} pixels",
+        *plan.left_out(),
+    )
+    console = Console()
+    for table in data_path_tables(figures, notes).values():
+        console.print(terminal_table(table))
+    if csv is not None:
+        write_text(csv, figures.to_csv(index=False))
+        write_json(csv.with_suffix(".json"), {"environment": environment, "data_hash": prepared.data_hash})
+        _print_next(f"open {csv}; the machine is described in {csv.with_suffix('.json')}")
+
+
+@app.command("gpu-check")
+def gpu_check(
+    work: Annotated[Path, typer.Option(help="Folder for phantoms and the run; made if missing.")] = Path(
+        "data/gpu-check"
+    ),
+    reference: Annotated[Path, typer.Option(help="The results go to a folder in it, named by the GPU.")] = Path(
+        "results/reference"
+    ),
+    protocol: Annotated[str, typer.Option(help="paper, clean or both.")] = "paper",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Cells to run, e.g. 'model2/*'; may be repeated.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure this machine's GPU: the tests that need one, the data path, and the whole matrix at the paper's scale.
+
+    The matrix runs on phantoms with random weights and without early stopping, so every cell trains 25 or 30 epochs.
+    A check that was stopped goes on when called again.
+    """
+    import torch
+
+    from bench.gpu_check import check
+
+    if not torch.cuda.is_available():
+        raise UserError("gpu-check: torch sees no NVIDIA GPU here; nothing was measured")
+    with _resumable():
+        went = check(work, reference, protocol=protocol, only=only or ())
+    _print_next(f"read {went.kept / 'summary.md'}")
+    if went.failures:
+        raise typer.Exit(1)
+
+
 @app.command()
 def report(
     results: Annotated[Path, typer.Argument(help="Folder written by 'fusebench run'.", show_default=False)],

@@ -52,6 +52,12 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def machine_name(environment: dict[str, Any]) -> str:
+    """Return the GPU, or the CPU with its cores, of ``describe_environment``."""
+    gpu = environment["gpu"]
+    return gpu["name"] if gpu else f"{environment['cpu']}, {environment['cpu_cores']} cores"
+
+
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -115,7 +115,8 @@ def train(
     Raises:
         UserError: the loss is not a finite number.
     """
-    steps = _make_steps(model, loader, split, labels, recipe, precision, step)
+    capacity = max(len(split.train), len(split.validation))
+    steps = make_steps(model, loader, labels, recipe, precision=precision, step=step, capacity=capacity)
     history: list[Epoch] = []
     best_loss, best_epoch, best_weights = math.inf, 0, {}
     for epoch in range(1, recipe.epochs + 1):
@@ -149,13 +150,29 @@ def train(
     return Trained(history=history, setup_s=steps.setup_s)
 
 
-def _make_steps(
-    model: nn.Module, loader: Loader, split: Split, labels: np.ndarray, recipe: Recipe, precision: str, step: str
+def make_steps(
+    model: nn.Module,
+    loader: Loader,
+    labels: np.ndarray,
+    recipe: Recipe,
+    *,
+    precision: str,
+    step: str,
+    capacity: int,
 ) -> Steps:
-    gpu = next(model.parameters()).is_cuda
-    optimizer = OPTIMIZERS[recipe.optimizer](
-        list(model.parameters()), lr=recipe.learning_rate, **(ON_GPU[recipe.optimizer] if gpu else {})
-    )
+    """Return what makes the passes of a training, with the recipe's optimizer.
+
+    Args:
+        model: on the device it is to be trained on.
+        loader: serves the pixels of a row; the resident one where ``step`` is not ``eager``.
+        labels: [N] label of each image, 0 or 1.
+        recipe: optimizer, rate and batch size.
+        precision: a key of ``PRECISIONS``.
+        step: one of ``STEPS``.
+        capacity: rows of the longest pass.
+    """
+    how = ON_GPU[recipe.optimizer] if next(model.parameters()).is_cuda else {}
+    optimizer = OPTIMIZERS[recipe.optimizer](list(model.parameters()), lr=recipe.learning_rate, **how)
     if step == "eager":
         return EagerSteps(model, loader, labels, optimizer, batch_size=recipe.batch_size, precision=precision)
     assert isinstance(loader, ResidentLoader)  # choose_step has seen to it
@@ -166,6 +183,6 @@ def _make_steps(
         optimizer,
         batch_size=recipe.batch_size,
         precision=precision,
-        capacity=max(len(split.train), len(split.validation)),
+        capacity=capacity,
         compiled=step == "compiled",
     )

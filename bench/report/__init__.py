@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bench.report.data_path import data_path_tables
 from bench.report.formats import terminal_table, write_table
 from bench.report.layout import Table
 from bench.report.read import read_rows, read_run
@@ -10,6 +11,7 @@ from bench.report.tables import build_tables, prepared_table
 __all__ = [
     "Table",
     "build_tables",
+    "data_path_tables",
     "prepared_table",
     "read_rows",
     "read_run",

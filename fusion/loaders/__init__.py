@@ -20,7 +20,16 @@ LOADERS: dict[str, Callable[[Prepared, BatchSpec], Loader]] = {
 RESIDENT_SHARE = 0.5
 """Share of the free memory the prepared array may take; the rest is for the networks."""
 
-__all__ = ["LOADERS", "BatchSpec", "Loader", "ResidentLoader", "choose_loader", "free_bytes", "make_loader"]
+__all__ = [
+    "HAVE_DALI",
+    "LOADERS",
+    "BatchSpec",
+    "Loader",
+    "ResidentLoader",
+    "choose_loader",
+    "free_bytes",
+    "make_loader",
+]
 
 
 def choose_loader(prepared: Prepared, device: torch.device) -> tuple[str, str]:

@@ -41,7 +41,7 @@ class DaliLoader:
             raise UserError("loader 'dali' needs DALI (Linux on x86-64 only); choose 'resident' or 'torchvision'")
         self.size = prepared.image_size
         self.spec = spec
-        self.source = _PathSource(prepared.files())
+        self.source = PathSource(prepared.files())
         self.pipeline: Any = None
         self.under_way = False
 
@@ -55,7 +55,7 @@ class DaliLoader:
         copy = torch.from_numpy(rows.copy).to(self.spec.device)
         reading: deque[tuple[Tensor, Any]] = deque()
         start = 0
-        for images_u8 in self._stream(rows, batch_size):
+        for images_u8 in self.images_u8(rows, batch_size):
             part = slice(start, start + len(images_u8))
             position = torch.arange(len(images_u8), device=self.spec.device)
             batch = augment_rows(images_u8, image[part], copy[part], self.spec, epoch=epoch, position=position)
@@ -69,8 +69,14 @@ class DaliLoader:
         for _, read in reading:
             read.synchronize()
 
-    def _stream(self, rows: Rows, batch_size: int) -> Iterator[Tensor]:
-        """Yield the [B, 1, S, S] uint8 images of ``rows``, on the device."""
+    def images_u8(self, rows: Rows, batch_size: int) -> Iterator[Tensor]:
+        """Yield the [B, 1, S, S] uint8 images of ``rows`` as they are handed over, on the device.
+
+        On a GPU a batch lies in DALI's memory, and is to be held until everything that reads it has run.
+
+        Raises:
+            UserError: DALI can't read or decode a file.
+        """
         self._start(rows, batch_size)
         gpu = self.spec.device.type == "cuda"
         self.under_way = True
@@ -112,7 +118,7 @@ class DaliLoader:
         self.source.serve(rows, batch_size)
 
 
-class _PathSource:
+class PathSource:
     """Tells DALI, batch after batch, which files to read."""
 
     def __init__(self, files: list[Path]) -> None:
@@ -123,9 +129,11 @@ class _PathSource:
         self.next = 0
 
     def serve(self, rows: Rows, batch_size: int) -> None:
+        """Set the rows of the next epoch."""
         self.images, self.batch_size, self.next = rows.image.tolist(), batch_size, 0
 
     def __call__(self) -> list[np.ndarray]:
+        """Return the paths of the next batch as DALI wants them."""
         part = self.images[self.next : self.next + self.batch_size]
         if not part:
             raise StopIteration
@@ -150,7 +158,7 @@ def _reason(error: BaseException) -> str:
 if HAVE_DALI:
 
     @pipeline_def
-    def _stream_pipeline(source: _PathSource, size: int | None) -> Any:
+    def _stream_pipeline(source: PathSource, size: int | None) -> Any:
         paths = fn.external_source(source=source, batch=True)
         images = dali_decode(fn.io.file.read(paths), gpu=size is not None)
         return images if size is None else dali_resize(images, size)

@@ -26,33 +26,39 @@ class TorchvisionLoader:
 
     def __init__(self, prepared: Prepared, spec: BatchSpec) -> None:
         self.spec = spec
-        self.sampler = _RowSampler()
-        dataset = _RowDataset(prepared.files(), prepared.image_size, spec)
-        self.loader = DataLoader(
-            dataset,
-            batch_sampler=self.sampler,
-            num_workers=WORKERS,
-            multiprocessing_context="forkserver",  # a fork would copy the threads' locks of DALI and OpenMP
-            persistent_workers=True,
-            pin_memory=spec.device.type == "cuda",
-        )
+        self.sampler = RowSampler()
+        self.loader = start_workers(RowDataset(prepared.files(), prepared.image_size, spec), self.sampler, spec.device)
 
     def batches(self, rows: Rows, batch_size: int, *, epoch: int) -> Iterator[Tensor]:
         """Yield the batches of ``rows``; see ``Loader``."""
-        keys = [(image, copy, epoch) for image, copy in zip(rows.image.tolist(), rows.copy.tolist(), strict=True)]
-        self.sampler.keys = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+        self.sampler.serve(rows, batch_size, epoch)
         for batch in self.loader:
             images = batch.to(self.spec.device, self.spec.dtype, non_blocking=True)
             yield images.contiguous(memory_format=torch.channels_last)
 
 
-class _RowSampler(Sampler[list[Key]]):
+def start_workers(dataset: Dataset[Tensor], sampler: Sampler[list[Key]], device: torch.device) -> DataLoader[Tensor]:
+    """Return a DataLoader with ``WORKERS`` processes, which start at its first epoch."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=WORKERS,
+        multiprocessing_context="forkserver",  # a fork would copy the threads' locks of DALI and OpenMP
+        persistent_workers=True,
+        pin_memory=device.type == "cuda",
+    )
+
+
+class RowSampler(Sampler[list[Key]]):
     """Hands the batches of the epoch under way to the workers."""
 
-    keys: list[list[Key]]
-
     def __init__(self) -> None:
-        self.keys = []
+        self.keys: list[list[Key]] = []
+
+    def serve(self, rows: Rows, batch_size: int, epoch: int) -> None:
+        """Set the rows of the next epoch."""
+        keys = [(image, copy, epoch) for image, copy in zip(rows.image.tolist(), rows.copy.tolist(), strict=True)]
+        self.keys = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
 
     def __iter__(self) -> Iterator[list[Key]]:
         return iter(self.keys)
@@ -61,7 +67,9 @@ class _RowSampler(Sampler[list[Key]]):
         return len(self.keys)
 
 
-class _RowDataset(Dataset[Tensor]):
+class RowDataset(Dataset[Tensor]):
+    """Makes the [C, S, S] float32 pixels of one row from its file."""
+
     def __init__(self, files: list[Path], size: int, spec: BatchSpec) -> None:
         self.files, self.size, self.spec = files, size, spec
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import typer
 from PIL import Image
 from scipy.io import savemat
@@ -441,3 +442,59 @@ def test_seeds_and_protocols_are_added_to_a_run_and_averaged(
     table4 = pd.read_csv(tmp_path / "tables" / "table4.csv")
     assert list(zip(table4["protocol"], table4["seeds"], strict=True)) == [("paper", 2)] * 2 + [("clean", 2)] * 2
     assert check_tables(tmp_path) == 4 * (6 + 7)
+
+
+# -- data-path and gpu-check -----------------------------------------------------------------------------------------
+
+
+def test_data_path_prints_its_tables_and_writes_its_figures(call: Call, tiny_data: Path, tmp_path: Path) -> None:
+    csv = tmp_path / "figures.csv"
+    chosen = ["--loader", "resident", "--network", "cnn17", "--rounds", 1, "--rows", 8, "--batch", 4]
+    code, out, _ = call("data-path", "--data", tiny_data, "--csv", csv, *chosen, "--device", "cpu")
+    assert code == 0
+    for part in ("Images per second", "hand-over", "copies on the device reach", "Is training loader-bound?"):
+        assert part in out
+    figures = pd.read_csv(csv)
+    assert {"throughput", "copy_bandwidth", "kernel_time", "kernel_floor", "step_time", "static_share"} <= set(
+        figures["quantity"]
+    )
+    assert (figures["value"] > 0).all()
+    assert set(figures["precision"]) == {"fp32"}
+    described = json.loads(csv.with_suffix(".json").read_text(encoding="utf-8"))
+    (machine,) = set(figures["machine"])
+    assert described["environment"]["cpu"] in machine
+    assert machine in out
+    assert described["data_hash"]
+
+
+def test_data_path_may_leave_training_out(call: Call, tiny_data: Path) -> None:
+    chosen = ["--loader", "resident", "--network", "none", "--rounds", 1, "--rows", 8]
+    code, out, _ = call("data-path", "--data", tiny_data, *chosen, "--device", "cpu")
+    assert code == 0
+    assert "Images per second" in out
+    assert "loader-bound" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ("--data {bad}/nowhere", "{bad}/nowhere/manifest.json is missing"),
+        ("--data {data} --loader fast", "loader 'fast' is unknown; choose from resident, dali, torchvision"),
+        ("--data {data} --network vgg", "network 'vgg' is unknown; choose from efficientnet_b0"),
+        ("--data {data} --network inception_v3", "inception_v3 needs images of 75 px or more; the data set has 32"),
+        ("--data {data} --device cpu --step graph", "step 'graph' is not possible: the device is cpu"),
+        ("--data {data} --rounds 0", "--rounds 0 is outside 1..1000"),
+        ("--data {data} --csv {bad}/nowhere/a.csv", "--csv {bad}/nowhere/a.csv: there is no folder {bad}/nowhere"),
+    ],
+)
+def test_data_path_refuses_bad_input_on_one_line(
+    call: Call, bad: Path, tiny_data: Path, arguments: str, part: str
+) -> None:
+    assert part.format(bad=bad) in refusal(call, "data-path", *arguments.format(bad=bad, data=tiny_data).split())
+
+
+def test_gpu_check_without_a_gpu_measures_nothing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    line = refusal(call, "gpu-check", "--work", tmp_path / "work", "--reference", tmp_path / "kept")
+    assert "torch sees no NVIDIA GPU here; nothing was measured" in line
+    assert list(tmp_path.iterdir()) == []

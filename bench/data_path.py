@@ -1,0 +1,112 @@
+"""What ``fusebench data-path`` measures: loaders by stage, the kernel beside its floor, training with the loader."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import pandas as pd
+
+from bench.cell import Settings
+from bench.kernel_floor import measure_kernel
+from bench.loader_bound import measure_steps
+from bench.loader_stages import measure_throughput
+from bench.measurement import Advance, Measurement, augmented_rows
+from bench.step import PRECISIONS, STEPS
+from fusion.errors import UserError
+from fusion.loaders import HAVE_DALI, LOADERS, BatchSpec
+from fusion.models import MODELS, require_size
+from fusion.prepare import Prepared
+
+CHANNELS = 3
+"""Of the batches whose loading is measured: most networks take three."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured.
+
+    Raises:
+        UserError: a value is unknown or outside its bounds, or a choice is not possible here.
+    """
+
+    settings: Settings
+    """Device and precision."""
+    loaders: Sequence[str] = ()
+    """Keys of ``LOADERS``; empty for all that are installed."""
+    networks: Sequence[str] = MODELS
+    """Networks whose training steps are timed; may be empty."""
+    steps: Sequence[str] = ()
+    """Of ``STEPS``; empty for eager and, where there can be one, graph."""
+    batch: int = 30
+    rows: int = 480
+    """Augmented rows of one round of a loader."""
+    rounds: int = 5
+
+    def __post_init__(self) -> None:
+        for name, values, allowed in (
+            ("loader", self.loaders, tuple(LOADERS)),
+            ("network", self.networks, MODELS),
+            ("step", self.steps, STEPS),
+        ):
+            for value in values:
+                if value not in allowed:
+                    raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(allowed)}")
+        for name, low, high in (("batch", 2, 4096), ("rows", 1, 1_000_000), ("rounds", 1, 1000)):
+            number = getattr(self, name)
+            if not low <= number <= high:
+                raise UserError(f"--{name} {number} is outside {low}..{high}")
+        for step in self.steps:
+            self.settings_of(step).torch_step("")  # refuses what is not possible
+
+    def settings_of(self, step: str) -> Settings:
+        """Return the settings of a training with the resident loader and this kind of step."""
+        return replace(self.settings, loader="resident", step=step)
+
+    def chosen_loaders(self) -> tuple[str, ...]:
+        """Return the loaders that are measured."""
+        return tuple(self.loaders) or tuple(name for name in LOADERS if name != "dali" or HAVE_DALI)
+
+    def left_out(self) -> tuple[str, ...]:
+        """Return what is not measured though it was not excluded, a sentence each."""
+        everything = HAVE_DALI or self.loaders
+        return () if everything else ("the loader dali is not measured: DALI is not installed",)
+
+    def chosen_steps(self) -> tuple[str, ...]:
+        """Return the kinds of training step that are measured."""
+        fastest = self.settings_of("auto").torch_step("")
+        return tuple(self.steps) or tuple(dict.fromkeys(("eager", fastest)))
+
+
+def measure_data_path(prepared: Prepared, plan: Plan, advance: Advance) -> pd.DataFrame:
+    """Return one line per ``Measurement``, with precision and image size.
+
+    Args:
+        prepared: the data set.
+        plan: what is measured.
+        advance: called with what is under way, and how much of it is done.
+
+    Raises:
+        UserError: a loader can't work here, a file is gone, or the images are too small for a network.
+    """
+    device, precision = plan.settings.torch_device(), plan.settings.torch_precision()
+    for network in plan.networks:
+        require_size(network, prepared.image_size)
+    grey = (0.5,) * CHANNELS
+    spec = BatchSpec(seed=0, mean=grey, std=grey, device=device, dtype=PRECISIONS[precision])
+    rows = augmented_rows(prepared, plan.rows)
+    found: list[Measurement] = [
+        *measure_throughput(
+            prepared, spec, rows, plan.chosen_loaders(), batch=plan.batch, rounds=plan.rounds, advance=advance
+        ),
+        *measure_kernel(prepared, spec, rounds=plan.rounds, advance=advance),
+        *measure_steps(
+            prepared,
+            plan.networks,
+            plan.chosen_steps(),
+            device=device,
+            precision=precision,
+            batch=plan.batch,
+            rounds=plan.rounds,
+            advance=advance,
+        ),
+    ]
+    return pd.DataFrame([asdict(one) for one in found]).assign(precision=precision, image_size=prepared.image_size)

@@ -1,0 +1,183 @@
+"""All that needs a GPU in one command, ``fusebench gpu-check``: tests, data path, the whole matrix at full length.
+
+The work lies in a folder that git ignores and goes on where it was when called again. What is kept goes to
+``results/reference/<gpu>/``: result rows, environments, tables, the data path's figures, and a summary that says what
+was measured and what could not be run.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from bench.environment import describe_environment, machine_name
+from bench.matrix import MATRICES
+from bench.report.read import read_rows, read_run
+from fusion.errors import UserError
+from fusion.files import make_folder, write_json, write_text
+
+NEEDED = (
+    *("timm", "triton", "pandas", "pyarrow", "sklearn", "scipy", "skimage", "PIL", "safetensors", "huggingface_hub"),
+    *("typer", "rich", "psutil", "threadpoolctl", "torchvision"),
+)
+"""Modules without which nothing can be measured; their packages are those of pyproject.toml."""
+OPTIONAL = {
+    "nvidia.dali": "DALI: the loader dali is not measured, torchvision decodes",
+    "pytest": "pytest: the tests that need a GPU",
+}
+"""What is left out without them."""
+SUMMARY = "summary.md"
+
+
+TESTS = Path(__file__).parents[1] / "tests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How one call went."""
+
+    kept: Path
+    """The folder of the results."""
+    failures: tuple[str, ...]
+    """A sentence for each part that failed."""
+
+
+def check(
+    work: Path,
+    reference: Path,
+    *,
+    protocol: str = "paper",
+    scale: float = 1.0,
+    image_size: int = 300,
+    only: Sequence[str] = (),
+) -> Check:
+    """Run every part on the GPU, or on the CPU where there is none, and keep the results.
+
+    Args:
+        work: folder for phantoms and the run; made if missing.
+        reference: the results go to a folder in it, named by the machine.
+        protocol: ``paper``, ``clean`` or ``both``.
+        scale: share of the paper's counts of images.
+        image_size: side of the images in pixels.
+        only: patterns of the cells to run; empty for all.
+
+    Raises:
+        UserError: a package is missing, or there are no images or no cells to go on with.
+    """
+    if missing := [name for name in NEEDED if not _is_there(name)]:
+        raise UserError(f"{', '.join(missing)} can't be imported; install the packages of pyproject.toml first")
+    left_out = [text for name, text in OPTIONAL.items() if not _is_there(name)]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = machine_name(describe_environment(device))
+    kept = make_folder(reference / re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-"))
+    make_folder(work)
+    seconds: dict[str, float] = {}
+    failures: list[str] = []
+
+    def part(name: str, module: str, *arguments: object) -> bool:
+        print(f"== {name}", flush=True)  # noqa: T201
+        started = time.perf_counter()
+        code = run_module(module, [str(argument) for argument in arguments])
+        seconds[name] = time.perf_counter() - started
+        if code:
+            failures.append(f"{name} ended with exit code {code}")
+        return code == 0
+
+    # Only these files are collected: others may need packages that such a machine lacks.
+    gpu_tests = [path for path in TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text(encoding="utf-8")]
+    if _is_there("pytest") and gpu_tests:
+        part("gpu tests", "pytest", *sorted(gpu_tests), "-m", "gpu", "-q")
+    raw, prepared, run = work / f"phantom-{scale}", work / f"prepared-{scale}-{image_size}", work / f"run-{image_size}"
+    if not (prepared / "manifest.json").exists():
+        sources = "--busi", raw / "busi", "--oasbud", raw / "oasbud" / "OASBUD.mat", "--rsna", raw / "rsna"
+        written = part("phantoms", "bench", "phantom", raw, "--scale", scale)
+        if not (written and part("prepare", "bench", "prepare", prepared, *sources, "--image-size", image_size)):
+            raise UserError(f"{failures[-1]}; nothing was measured")
+    steps = ("eager", "graph", "compiled") if device.type == "cuda" else ("eager",)
+    kinds = [argument for step in steps for argument in ("--step", step)]
+    part("data path", "bench", "data-path", "--data", prepared, "--csv", kept / "data_path.csv", *kinds)
+    matrix = work / "full.toml"
+    write_text(matrix, full_length_matrix())
+    selection = [argument for pattern in only for argument in ("--only", pattern)]
+    cells = "--data", prepared, "--out", run, "--protocol", protocol, "--weights", "random", *selection
+    part("matrix", "bench", "run", matrix, *cells)
+    keep_run(run, kept)
+    write_text(kept / SUMMARY, summary(machine, read_rows(run), seconds, failures, left_out))
+    print((kept / SUMMARY).read_text(encoding="utf-8"))  # noqa: T201
+    return Check(kept=kept, failures=tuple(failures))
+
+
+def run_module(module: str, arguments: Sequence[str]) -> int:
+    """Run ``python -m module`` in a process of its own and return its exit code."""
+    return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+
+
+def full_length_matrix() -> str:
+    """Return the paper's matrix as TOML with early stopping off, so that every cell trains all its epochs."""
+    text = (MATRICES / "paper.toml").read_text(encoding="utf-8")
+    text = re.sub(r"^patience = .*$", "patience = 0", text, flags=re.M)
+    return re.sub(r'^name = "paper"$', 'name = "full"', text, flags=re.M)
+
+
+def keep_run(run: Path, kept: Path) -> None:
+    """Copy what a run says, not its weights and predictions: rows, run.json and tables."""
+    read_rows(run).to_csv(kept / "rows.csv", index=False)
+    write_json(kept / "run.json", read_run(run))
+    shutil.copytree(run / "tables", kept / "tables", dirs_exist_ok=True)
+
+
+def summary(
+    machine: str, rows: pd.DataFrame, seconds: dict[str, float], failures: Sequence[str], left_out: Sequence[str]
+) -> str:
+    """Return the page that says what was measured, how long it took, and what was left out.
+
+    Args:
+        machine: name of the GPU.
+        rows: the run's result rows.
+        seconds: of each part of this call.
+        failures: parts that failed, a sentence each.
+        left_out: what could not be run, a sentence each.
+    """
+    done = rows[rows["status"] == "done"]
+    wide = done.pivot_table(index=["protocol", "seed", "cell"], columns="metric", values="value", dropna=False)
+    failed = rows[rows["status"] == "failed"]
+    lines = [
+        f"# {machine}",
+        "",
+        "Phantom data and random weights: the scores say nothing, the times do. Every cell trained all its epochs.",
+        "",
+        f"- {len(wide)} cells done, {len(failed)} failed; `wall_s` of all cells together: {wide['wall_s'].sum():.0f} s",
+        f"- of that, warm-up, compilation and capture (`setup_s`): {wide['setup_s'].sum():.0f} s",
+        *(
+            [f"- most memory of a cell: {wide['peak_memory_mib'].max():.0f} MiB"]
+            if wide["peak_memory_mib"].any()
+            else []
+        ),
+        *(f"- {name}: {value:.0f} s in the last call" for name, value in seconds.items()),
+        *(f"- failed: {line.cell}: {line.reason}" for line in failed.itertuples()),
+        *(f"- {text}" for text in failures),
+        *(f"- not run, for lack of {text}" for text in left_out),
+        "",
+        "| cell | protocol | wall_s | setup_s | peak_memory_mib |",
+        "| :--- | :--- | ---: | ---: | ---: |",
+        *(
+            f"| {line.cell} | {line.protocol} | {line.wall_s:.1f} | {line.setup_s:.1f} | {line.peak_memory_mib:.0f} |"
+            for line in wide.reset_index().itertuples()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False

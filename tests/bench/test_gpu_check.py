@@ -1,0 +1,113 @@
+"""The check is followed on the CPU: its parts are called in this process, and the longest are shortened."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer.main
+
+import bench.gpu_check
+from bench.cli import app, main
+from bench.gpu_check import check, full_length_matrix
+from bench.matrix import load_matrix, read_matrix
+from fusion.errors import UserError
+
+CELL = "model3/cnn17+e25+b64"
+Calls = list[list[str]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tiny_data: Path) -> Calls:
+    """Note the commands; the matrix is run, the other parts only leave what is asked of them."""
+    noted: Calls = []
+
+    def act(module: str, arguments: list[str]) -> int:
+        noted.append([module, *arguments])
+        if module == "bench":
+            name, *rest = arguments
+            group = typer.main.get_command(app)
+            group.commands[name].make_context(name, list(rest))  # type: ignore[attr-defined]
+            if name == "prepare":
+                Path(rest[0]).symlink_to(tiny_data)
+            if name == "run":
+                with pytest.raises(SystemExit) as caught:
+                    main(arguments)
+                return int(caught.value.code or 0)
+        return 0
+
+    monkeypatch.setattr(bench.gpu_check, "run_module", act)
+    return noted
+
+
+def test_everything_is_run_and_kept(calls: Calls, tmp_path: Path) -> None:
+    went = check(tmp_path / "work", tmp_path / "kept", scale=0.5, image_size=32, only=[CELL])
+    assert went.failures == ()
+    assert went.kept.parent == tmp_path / "kept"
+    assert [command[:2] if command[0] == "bench" else command[:1] for command in calls] == [
+        ["pytest"],
+        *(["bench", name] for name in ("phantom", "prepare", "data-path", "run")),
+    ]
+    assert calls[1][-2:] == ["--scale", "0.5"]
+    assert str(went.kept / "data_path.csv") in calls[3]
+    rows = pd.read_csv(went.kept / "rows.csv")
+    assert set(rows["cell"]) == {CELL}
+    assert rows.set_index("metric")["value"]["epochs"] == 25  # early stopping is off
+    assert json.loads((went.kept / "run.json").read_text(encoding="utf-8"))["environments"]
+    assert (went.kept / "tables" / "leaderboard.md").is_file()
+    summary = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert "1 cells done, 0 failed" in summary
+    assert f"| {CELL} | paper |" in summary
+
+
+def test_a_second_call_goes_on(calls: Calls, tmp_path: Path) -> None:
+    for _ in range(2):
+        check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
+    assert [command[1] for command in calls if command[0] == "bench"] == [
+        *("phantom", "prepare", "data-path", "run"),
+        *("data-path", "run"),
+    ]
+
+
+def test_a_part_that_fails_is_told_and_the_others_go_on(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = bench.gpu_check.run_module
+
+    def act(module: str, arguments: list[str]) -> int:
+        return inner(module, arguments) or int(module == "pytest" or "data-path" in arguments)
+
+    monkeypatch.setattr(bench.gpu_check, "run_module", act)
+    went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
+    assert went.failures == ("gpu tests ended with exit code 1", "data path ended with exit code 1")
+    assert "- data path ended with exit code 1" in (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert len(calls) == 5
+
+
+def test_without_dali_or_pytest_the_summary_says_so(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = bench.gpu_check._is_there
+    monkeypatch.setattr(bench.gpu_check, "_is_there", lambda name: name not in bench.gpu_check.OPTIONAL and there(name))
+    went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
+    summary = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert "- not run, for lack of DALI: the loader dali is not measured" in summary
+    assert "- not run, for lack of pytest: the tests that need a GPU" in summary
+    assert "pytest" not in {command[0] for command in calls}
+
+
+def test_a_package_that_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.gpu_check, "NEEDED", ("timm", "no_such_package"))
+    with pytest.raises(UserError, match="no_such_package can't be imported; install the packages of pyproject"):
+        check(tmp_path / "work", tmp_path / "kept")
+
+
+def test_the_full_matrix_is_the_papers_without_early_stopping() -> None:
+    full, paper = read_matrix(tomllib.loads(full_length_matrix()), "full"), load_matrix("paper")
+    assert full.name == "full"
+    assert [cell.name for cell in full.cells] == [cell.name for cell in paper.cells]
+    for one, other in zip(full.cells, paper.cells, strict=True):
+        if one.recipe and other.recipe:
+            assert one.recipe.patience == 0
+            assert (one.recipe.epochs, one.recipe.batch_size) == (other.recipe.epochs, other.recipe.batch_size)
