@@ -141,6 +141,8 @@ class GraphSteps:
         self.model, self.optimizer = model, optimizer
         self.batch_size, self.precision = batch_size, precision
         self.scaler = torch.amp.GradScaler(loader.spec.device.type, enabled=False)
+        if compiled:
+            torch.compiler.reset()  # earlier networks of the class count against Dynamo's limit of compilations
         self.forward: nn.Module = torch.compile(model, dynamic=False) if compiled else model  # type: ignore[assignment]
         self.feed = RowFeed(loader, labels, -(-max(capacity, batch_size) // PREDICT_BATCH) * PREDICT_BATCH)
         device = loader.spec.device

@@ -78,7 +78,8 @@ def noise_prepared(device: torch.device) -> Prepared:
     """128 random images: 300 px on a GPU; on the CPU 96 px, which every network can take."""
     size = 300 if device.type == "cuda" else 96
     images_u8 = np.random.default_rng(0).integers(256, size=(128, 1, size, size), dtype=np.uint8)
-    return Prepared(root=Path(), catalog=pd.DataFrame(), images_u8=images_u8, manifest={})
+    catalog = pd.DataFrame({"modality": "ultrasound", "label": np.arange(128) % 2})
+    return Prepared(root=Path(), catalog=catalog, images_u8=images_u8, manifest={})
 
 
 @pytest.fixture(params=MODELS)

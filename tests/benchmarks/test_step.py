@@ -9,12 +9,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from bench.step import PREDICT_BATCH, EagerSteps, GraphSteps
+from bench.loader_bound import StaticLoader
+from bench.step import EagerSteps, GraphSteps
 from bench.train import ON_GPU, OPTIMIZERS
 from fusion.augment import Rows
-from fusion.loaders import ResidentLoader
 
 BATCHES = 4
 ROUNDS = 5
@@ -23,35 +22,22 @@ OPTIMIZER = "sgdm"
 gpu_only = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 
 
-class StaticLoader(ResidentLoader):
-    """Serves the same pixels whatever rows are asked for."""
-
-    def __init__(self, loader: ResidentLoader, most: int) -> None:
-        self.spec = loader.spec
-        image = torch.arange(most, device=loader.spec.device)
-        self.pixels = loader.batch(image, torch.ones_like(image), epoch=0)
-
-    def batch(self, image: Tensor, copy: Tensor, *, epoch: int | Tensor) -> Tensor:  # noqa: ARG002
-        return self.pixels[: len(image)]
-
-
 @pytest.mark.parametrize("source", ["resident", "static"])
 @pytest.mark.parametrize(
     "kind", ["eager", pytest.param("graph", marks=gpu_only), pytest.param("compiled", marks=gpu_only)]
 )
-def test_training_pass(benchmark, timed, network, model, resident, precision, kind, source):
+def test_training_pass(benchmark, timed, network, model, noise_prepared, resident, precision, kind, source):
     gpu = resident.spec.device.type == "cuda"
     batch_size = 30 if gpu else 8
     benchmark.group = f"training: {network}, {BATCHES} batches of {batch_size} at {resident.images_u8.shape[-1]} px"
     image = np.arange(BATCHES * batch_size)
-    rows, labels = Rows(image, np.ones_like(image)), np.arange(len(resident.images_u8)) % 2
-    loader = resident if source == "resident" else StaticLoader(resident, max(batch_size, PREDICT_BATCH))
+    rows, labels = Rows(image, np.ones_like(image)), noise_prepared.catalog["label"].to_numpy()
+    loader = resident if source == "resident" else StaticLoader(noise_prepared, resident.spec, batch_size)
     optimizer = OPTIMIZERS[OPTIMIZER](list(model.parameters()), lr=1e-4, **(ON_GPU[OPTIMIZER] if gpu else {}))
     how = {"batch_size": batch_size, "precision": precision}
     if kind == "eager":
         steps = EagerSteps(model, loader, labels, optimizer, **how)
     else:
-        torch.compiler.reset()  # networks of one class share a limit of compilations, and past it run eager
         steps = GraphSteps(model, loader, labels, optimizer, capacity=len(rows), compiled=kind == "compiled", **how)
     loss, _ = timed(lambda: steps.train(rows, epoch=0), rounds=ROUNDS)
     assert math.isfinite(loss)
