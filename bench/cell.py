@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.extract import features_of
 from bench.matrix import Cell
-from bench.step import PRECISIONS, STEPS, choose_step, graph_obstacle, predict_logits
+from bench.step import PRECISIONS, STEPS, choose_step, graph_obstacle
 from bench.train import OPTIMIZERS, Epoch, choose_precision, train
 from fusion.augment import COPIES
 from fusion.errors import UserError
@@ -237,7 +237,6 @@ def _train_network(
     recipe = job.cell.recipe
     assert recipe is not None
     model = _placed(build_model(job.cell.network, settings.weights, prepared.image_size), settings)
-    precision = settings.torch_precision()
     trained = train(
         model,
         loader,
@@ -245,11 +244,11 @@ def _train_network(
         prepared.catalog["label"].to_numpy(),
         recipe,
         seed=_derived_seed(job.seed, job.cell.name),
-        precision=precision,
+        precision=settings.torch_precision(),
         step=settings.torch_step(job.cell.network),
         progress=lambda epoch: report(epoch.epoch / recipe.epochs),
     )
-    logits = predict_logits(model, loader, split.test, precision=precision)
+    logits = trained.steps.predict(split.test)
     probability = torch.softmax(logits.double(), dim=1)[:, 1].numpy()
     tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     return Outcome(
@@ -257,7 +256,7 @@ def _train_network(
         probability=probability,
         tensors=tensors,
         history=trained.history,
-        setup_s=trained.setup_s,
+        setup_s=trained.steps.setup_s,
         peak_memory_mib=_peak_memory_mib(settings.torch_device()),
     )
 

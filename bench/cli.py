@@ -220,7 +220,9 @@ def data_path(
     data: Annotated[Path, typer.Option(help="Folder written by 'fusebench prepare'.", show_default=False)],
     csv: Annotated[
         Path | None,
-        typer.Option(help="File for the figures; the machine is described in a .json beside it.", show_default=False),
+        typer.Option(
+            help="File for the figures; beside it go the tables (.md) and the machine (.json).", show_default=False
+        ),
     ] = None,
     loader: Annotated[
         list[str] | None,
@@ -253,6 +255,7 @@ def data_path(
     from bench.data_path import Plan, measure_data_path
     from bench.environment import describe_environment, machine_name, set_numerics
     from bench.report import data_path_tables, terminal_table
+    from bench.report.formats import to_markdown
     from bench.report.notes import phantom_notes
     from fusion.files import write_json, write_text
     from fusion.models import MODELS
@@ -267,6 +270,8 @@ def data_path(
         rows=rows,
         rounds=rounds,
     )
+    if csv is not None and (csv.suffix != ".csv" or not csv.name[:-4]):
+        raise UserError(f"--csv {csv}: the name must end in .csv")
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv {csv}: there is no folder {csv.parent}")
     prepared = load_prepared(data)
@@ -280,13 +285,14 @@ def data_path(
         f"{machine_name(environment)}; {figures['precision'][0]}, {prepared.image_size} × {prepared.image_size} pixels",
         *plan.left_out(),
     )
-    console = Console()
-    for table in data_path_tables(figures, notes).values():
-        console.print(terminal_table(table))
+    tables = data_path_tables(figures, notes).values()
+    for table in tables:
+        Console().print(terminal_table(table))
     if csv is not None:
         write_text(csv, figures.to_csv(index=False))
+        write_text(csv.with_suffix(".md"), "\n".join(to_markdown(table) for table in tables))
         write_json(csv.with_suffix(".json"), {"environment": environment, "data_hash": prepared.data_hash})
-        _print_next(f"open {csv}; the machine is described in {csv.with_suffix('.json')}")
+        _print_next(f"open {csv.with_suffix('.md')}")
 
 
 @app.command("gpu-check")

@@ -83,8 +83,8 @@ class Trained:
     """What a training came to, beside the weights."""
 
     history: list[Epoch]
-    setup_s: float
-    """Seconds of warm-up, compilation and capture before the first epoch."""
+    steps: Steps
+    """Predicts with the weights the training ended with."""
 
 
 def train(
@@ -115,7 +115,7 @@ def train(
     Raises:
         UserError: the loss is not a finite number.
     """
-    capacity = max(len(split.train), len(split.validation))
+    capacity = max(len(split.train), len(split.validation), len(split.test))
     steps = make_steps(model, loader, labels, recipe, precision=precision, step=step, capacity=capacity)
     history: list[Epoch] = []
     best_loss, best_epoch, best_weights = math.inf, 0, {}
@@ -147,7 +147,7 @@ def train(
         elif recipe.patience and epoch - best_epoch >= recipe.patience:
             break
     model.load_state_dict(best_weights)
-    return Trained(history=history, setup_s=steps.setup_s)
+    return Trained(history=history, steps=steps)
 
 
 def make_steps(

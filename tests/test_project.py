@@ -2,15 +2,20 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer.main
 
 from bench.cli import app
+from bench.environment import machine_name
+from bench.report import data_path_tables
+from bench.report.formats import to_markdown
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = {"kernels": {"fusion", "bench"}, "fusion": {"bench"}}
@@ -59,6 +64,38 @@ def test_make_targets_that_documents_name_exist(document: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
     named = set(re.findall(r"(?:^    |`)make ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"), re.M))
     assert named <= targets
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+REFERENCE = ROOT / "results" / "reference"
+FIGURE = re.compile(r"\d[\d.,]*\s*(?:images/s|ms|µs|GB/s|MiB|%|×|times|min|s)\b")
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_readme_quotes_only_figures_of_the_reference_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Performance\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|") and re.search(r"\d", line)]
+    known = {line for path in REFERENCE.glob("*/*.md") for line in lines_of(path)}
+    assert len(rows) >= 3
+    assert [row for row in rows if row not in known] == []
+    assert FIGURE.findall("\n".join(line for line in section.splitlines() if not line.startswith("|"))) == []
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/data_path.csv")), ids=lambda path: path.parent.name)
+def test_reference_tables_are_those_of_their_figures(path: Path) -> None:
+    figures = pd.read_csv(path, keep_default_na=False)
+    written = path.with_suffix(".md").read_text(encoding="utf-8")
+    for table in data_path_tables(figures, ()).values():
+        rows = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+        assert all(row in written.splitlines() for row in rows)
+    described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["environment"]
+    assert set(figures["machine"]) == {machine_name(described)}
+    assert str(Path.home()) not in json.dumps(described)
 
 
 def test_constraints_are_names_and_versions_only() -> None:

@@ -465,6 +465,7 @@ def test_data_path_prints_its_tables_and_writes_its_figures(call: Call, tiny_dat
     assert described["environment"]["cpu"] in machine
     assert machine in out
     assert described["data_hash"]
+    assert "| resident | hand-over |" in csv.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_data_path_may_leave_training_out(call: Call, tiny_data: Path) -> None:
@@ -484,6 +485,7 @@ def test_data_path_may_leave_training_out(call: Call, tiny_data: Path) -> None:
         ("--data {data} --network inception_v3", "inception_v3 needs images of 75 px or more; the data set has 32"),
         ("--data {data} --device cpu --step graph", "step 'graph' is not possible: the device is cpu"),
         ("--data {data} --rounds 0", "--rounds 0 is outside 1..1000"),
+        ("--data {data} --csv {bad}/a.json", "--csv {bad}/a.json: the name must end in .csv"),
         ("--data {data} --csv {bad}/nowhere/a.csv", "--csv {bad}/nowhere/a.csv: there is no folder {bad}/nowhere"),
     ],
 )

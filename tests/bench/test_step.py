@@ -21,8 +21,10 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 BATCH = 8
 LOSS_TOLERANCE = 1e-5
-"""Of the mean loss of each of 20 steps in fp32, in nats; relative."""
-BF16_LOSS_TOLERANCE = 0.02
+"""Relative, of the mean loss of each of 20 steps, in fp32 on the CPU, where both do the same additions."""
+GPU_LOSS_TOLERANCE = {"sgdm": 1e-3, "adam": 1e-2, "rmsprop": 1e-2}
+"""On a GPU sums come in any order, and what is near zero may change its sign, which the last two follow."""
+BF16_LOSS_TOLERANCE = 0.05
 
 
 def parts_of(prepared: Prepared, device: torch.device, precision: str = "fp32") -> tuple[ResidentLoader, np.ndarray]:
@@ -70,7 +72,8 @@ def test_twenty_steps_have_the_losses_of_eager_ones(
     eager, graph = (
         losses(steps_of(kind, tiny_prepared, device, optimizer=optimizer), rows, 20) for kind in ("eager", "graph")
     )
-    assert graph == pytest.approx(eager, rel=LOSS_TOLERANCE if device.type == "cpu" else 20 * LOSS_TOLERANCE)
+    tolerance = LOSS_TOLERANCE if device.type == "cpu" else GPU_LOSS_TOLERANCE[optimizer]
+    assert graph == pytest.approx(eager, rel=tolerance)
     assert len(set(eager)) == 20
     assert min(eager[-3:]) < eager[0]
 

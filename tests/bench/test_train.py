@@ -75,7 +75,7 @@ def fit(
     )
     history = trained.history
     assert told == history
-    assert trained.setup_s == 0
+    assert trained.steps.setup_s == 0
     assert [epoch.epoch for epoch in history] == list(range(1, len(history) + 1))
     return history
 
