@@ -6,7 +6,6 @@ was measured and what could not be run.
 """
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,9 @@ import torch
 
 from bench.environment import describe_environment, machine_name
 from bench.matrix import MATRICES
+from bench.report import build_tables, write_table
 from bench.report.read import read_rows, read_run
+from bench.store import ROW_COLUMNS
 from fusion.errors import UserError
 from fusion.files import make_folder, write_json, write_text
 
@@ -35,8 +36,16 @@ OPTIONAL = {
 }
 """What is left out without them."""
 SUMMARY = "summary.md"
+DATA_PATHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "cpu": {"data_path.csv": ()},
+    # Compiling six networks takes minutes; it is not to keep the other figures waiting.
+    "cuda": {"data_path.csv": (), "compiled_steps.csv": ("--loader", "resident", "--step", "compiled")},
+}
+"""The calls of ``data-path`` and where their figures go."""
 
 
+PYTEST_OPTIONS = ("--override-ini", "addopts=-q --strict-markers")
+"""Instead of the project's, which need plug-ins."""
 TESTS = Path(__file__).parents[1] / "tests"
 
 
@@ -91,28 +100,36 @@ def check(
             failures.append(f"{name} ended with exit code {code}")
         return code == 0
 
-    # Only these files are collected: others may need packages that such a machine lacks.
-    gpu_tests = [path for path in TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text(encoding="utf-8")]
-    if _is_there("pytest") and gpu_tests:
-        part("gpu tests", "pytest", *sorted(gpu_tests), "-m", "gpu", "-q")
+    if _is_there("pytest"):
+        part("gpu tests", "pytest", *gpu_tests(), *PYTEST_OPTIONS)
     raw, prepared, run = work / f"phantom-{scale}", work / f"prepared-{scale}-{image_size}", work / f"run-{image_size}"
     if not (prepared / "manifest.json").exists():
         sources = "--busi", raw / "busi", "--oasbud", raw / "oasbud" / "OASBUD.mat", "--rsna", raw / "rsna"
         written = part("phantoms", "bench", "phantom", raw, "--scale", scale)
         if not (written and part("prepare", "bench", "prepare", prepared, *sources, "--image-size", image_size)):
             raise UserError(f"{failures[-1]}; nothing was measured")
-    steps = ("eager", "graph", "compiled") if device.type == "cuda" else ("eager",)
-    kinds = [argument for step in steps for argument in ("--step", step)]
-    part("data path", "bench", "data-path", "--data", prepared, "--csv", kept / "data_path.csv", *kinds)
     matrix = work / "full.toml"
     write_text(matrix, full_length_matrix())
     selection = [argument for pattern in only for argument in ("--only", pattern)]
     cells = "--data", prepared, "--out", run, "--protocol", protocol, "--weights", "random", *selection
     part("matrix", "bench", "run", matrix, *cells)
-    keep_run(run, kept)
-    write_text(kept / SUMMARY, summary(machine, read_rows(run), seconds, failures, left_out))
+    if (run / "run.json").exists():
+        keep_run(run, kept)
+    for file, kinds in DATA_PATHS[device.type].items():
+        if (kept / file).exists():
+            print(f"== {kept / file} is there; delete it to measure again", flush=True)  # noqa: T201
+        else:
+            part(file.removesuffix(".csv"), "bench", "data-path", "--data", prepared, "--csv", kept / file, *kinds)
+    rows = read_rows(run) if (run / "run.json").exists() else pd.DataFrame(columns=list(ROW_COLUMNS))
+    write_text(kept / SUMMARY, summary(machine, rows, seconds, failures, left_out))
     print((kept / SUMMARY).read_text(encoding="utf-8"))  # noqa: T201
     return Check(kept=kept, failures=tuple(failures))
+
+
+def gpu_tests() -> list[Path]:
+    """Return the files of tests that run on a GPU; others may need packages that such a machine lacks."""
+    files = [path for path in TESTS.rglob("test_*.py") if TESTS / "benchmarks" not in path.parents]
+    return sorted(path for path in files if "mark.gpu" in path.read_text(encoding="utf-8"))
 
 
 def run_module(module: str, arguments: Sequence[str]) -> int:
@@ -128,10 +145,12 @@ def full_length_matrix() -> str:
 
 
 def keep_run(run: Path, kept: Path) -> None:
-    """Copy what a run says, not its weights and predictions: rows, run.json and tables."""
-    read_rows(run).to_csv(kept / "rows.csv", index=False)
+    """Keep what a run says, not its weights and predictions: rows, run.json and tables."""
+    rows = read_rows(run)
+    write_text(kept / "rows.csv", rows.to_csv(index=False))
     write_json(kept / "run.json", read_run(run))
-    shutil.copytree(run / "tables", kept / "tables", dirs_exist_ok=True)
+    for table in build_tables(read_run(run), rows).values():
+        write_table(table, kept / "tables")
 
 
 def summary(
@@ -147,7 +166,8 @@ def summary(
         left_out: what could not be run, a sentence each.
     """
     done = rows[rows["status"] == "done"]
-    wide = done.pivot_table(index=["protocol", "seed", "cell"], columns="metric", values="value", dropna=False)
+    wide = done.set_index(["protocol", "seed", "cell", "metric"])["value"].unstack("metric")
+    wide = wide.reindex(columns=["wall_s", "setup_s", "peak_memory_mib"])
     failed = rows[rows["status"] == "failed"]
     lines = [
         f"# {machine}",

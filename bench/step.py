@@ -95,8 +95,9 @@ class EagerSteps:
         """Train on ``rows``; see ``Steps``."""
         self.model.train()
         loss_sum, correct = torch.zeros(2, device=self.device)
+        targets = torch.from_numpy(self.labels[rows.image]).to(self.device)
         for start, images in _batches(self.loader, rows, self.batch_size, epoch):
-            target = torch.from_numpy(self.labels[rows.image[start : start + len(images)]]).to(self.device)
+            target = targets[start : start + len(images)]
             loss, hits = _learn(self.model, images, target, self.optimizer, self.scaler, self.precision)
             loss_sum += loss
             correct += hits

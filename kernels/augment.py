@@ -2,9 +2,9 @@
 
 It computes what ``kernels.augment_reference.augment`` computes (its formula is the contract) from the same counters.
 One program makes ``PIXELS`` neighbouring pixels of one row: it draws the row's parameters, gathers the four grey values
-around each mapped point, adds noise, normalises, and writes all channels. A row that is not augmented skips geometry
-and noise. Everything that changes from batch to batch is read from device memory, the epoch too, so that a launch can
-be captured in a CUDA graph. All arithmetic is float32; only the write is narrower.
+around each mapped point, adds noise, normalises, and writes all channels. A row that is not augmented has the identity
+as its map and skips the noise. What changes from batch to batch is read from device memory, the epoch too, so that a
+launch can be captured in a CUDA graph. All arithmetic is float32; only the write is narrower.
 """
 
 import torch
@@ -119,26 +119,30 @@ def _augment_kernel(
     source_ptr = images_ptr + tl.load(position_ptr + row).to(tl.int64) * pixels
     image = tl.load(image_ptr + row).to(tl.uint32)
     copy = tl.load(copy_ptr + row).to(tl.uint32)
-    if copy > 0:
-        epoch = tl.load(epoch_ptr).to(tl.uint32)
+    epoch = tl.load(epoch_ptr).to(tl.uint32)
+    augmented = copy > 0
+    cos, sin, flipped_x, flipped_y = 1.0, 0.0, False, False
+    if augmented:
         first = tl.full((), PARAMETERS_AT, tl.uint32)
         angle_word, zoom_word, flip_x_word, flip_y_word = tl.philox(seed, first, image, copy, epoch, PHILOX_ROUNDS)
         cos, sin = _cos_sin((2.0 * _to_unit_interval(angle_word) - 1.0) * rotation_turns)
         zoom = zoom_low + zoom_span * _to_unit_interval(zoom_word)
         cos, sin = cos / zoom, sin / zoom
-        x_offset = (pixel % WIDTH) + (0.5 - WIDTH / 2)
-        y_offset = (pixel // WIDTH) + (0.5 - HEIGHT / 2)
-        # The inverse of flip, turn, zoom; see RowParameters.inverse_affine.
-        x, y = cos * x_offset - sin * y_offset, sin * x_offset + cos * y_offset
-        if FLIP_X:
-            x = tl.where(flip_x_word & 1 == 1, -x, x)
-        if FLIP_Y:
-            y = tl.where(flip_y_word & 1 == 1, -y, y)
-        # Two pixels outside all is black; the limit keeps coordinates far outside within int32.
-        x = tl.clamp(x + (WIDTH / 2 - 0.5), -2.0, WIDTH + 1.0)
-        y = tl.clamp(y + (HEIGHT / 2 - 0.5), -2.0, HEIGHT + 1.0)
-        grey = _bilinear(source_ptr, x, y, WIDTH, HEIGHT) * (1.0 / 255.0)
-        if NOISE:
+        flipped_x, flipped_y = flip_x_word & 1 == 1, flip_y_word & 1 == 1
+    x_offset = (pixel % WIDTH) + (0.5 - WIDTH / 2)
+    y_offset = (pixel // WIDTH) + (0.5 - HEIGHT / 2)
+    # The inverse of flip, turn, zoom; see RowParameters.inverse_affine. The identity meets every pixel exactly.
+    x, y = cos * x_offset - sin * y_offset, sin * x_offset + cos * y_offset
+    if FLIP_X:
+        x = tl.where(flipped_x, -x, x)
+    if FLIP_Y:
+        y = tl.where(flipped_y, -y, y)
+    # Two pixels outside all is black; the limit keeps coordinates far outside within int32.
+    x = tl.clamp(x + (WIDTH / 2 - 0.5), -2.0, WIDTH + 1.0)
+    y = tl.clamp(y + (HEIGHT / 2 - 0.5), -2.0, HEIGHT + 1.0)
+    grey = _bilinear(source_ptr, x, y, WIDTH, HEIGHT) * (1.0 / 255.0)
+    if NOISE:  # noqa: SIM102 (a constant: without noise none of this is compiled)
+        if augmented:
             group = block * (PIXELS // 4) + tl.arange(0, PIXELS // 4)
             a, b, c, d = tl.philox(
                 seed,
@@ -153,10 +157,7 @@ def _augment_kernel(
             noise = tl.interleave(
                 tl.interleave(first_normal, third_normal), tl.interleave(second_normal, fourth_normal)
             )
-            grey += noise_sigma * noise
-        grey = tl.clamp(grey, 0.0, 1.0)
-    else:
-        grey = tl.load(source_ptr + pixel, mask=pixel < pixels, other=0).to(tl.float32) * (1.0 / 255.0)
+            grey = tl.clamp(grey + noise_sigma * noise, 0.0, 1.0)
     channel = tl.arange(0, CHANNEL_LANES)[None, :]
     scale = tl.where(channel == 0, scale_0, tl.where(channel == 1, scale_1, scale_2))
     shift = tl.where(channel == 0, shift_0, tl.where(channel == 1, shift_1, shift_2))

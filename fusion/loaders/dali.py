@@ -55,19 +55,20 @@ class DaliLoader:
         copy = torch.from_numpy(rows.copy).to(self.spec.device)
         reading: deque[tuple[Tensor, Any]] = deque()
         start = 0
-        for images_u8 in self.images_u8(rows, batch_size):
-            part = slice(start, start + len(images_u8))
-            position = torch.arange(len(images_u8), device=self.spec.device)
-            batch = augment_rows(images_u8, image[part], copy[part], self.spec, epoch=epoch, position=position)
-            if images_u8.is_cuda:
-                # DALI may fill the memory of images_u8 anew once nobody holds it: not before the kernel has read it.
-                reading.append((images_u8, torch.cuda.current_stream().record_event()))
-                if len(reading) > 1:
-                    reading.popleft()[1].synchronize()
-            yield batch
-            start += len(images_u8)
-        for _, read in reading:
-            read.synchronize()
+        try:
+            for images_u8 in self.images_u8(rows, batch_size):
+                part = slice(start, start + len(images_u8))
+                position = torch.arange(len(images_u8), device=self.spec.device)
+                batch = augment_rows(images_u8, image[part], copy[part], self.spec, epoch=epoch, position=position)
+                if images_u8.is_cuda:
+                    reading.append((images_u8, torch.cuda.current_stream().record_event()))
+                    if len(reading) > 1:
+                        _release(reading)
+                yield batch
+                start += len(images_u8)
+        finally:  # also of an epoch that is left early
+            while reading:
+                _release(reading)
 
     def images_u8(self, rows: Rows, batch_size: int) -> Iterator[Tensor]:
         """Yield the [B, 1, S, S] uint8 images of ``rows`` as they are handed over, on the device.
@@ -116,6 +117,12 @@ class DaliLoader:
             )
             self.pipeline.build()
         self.source.serve(rows, batch_size)
+
+
+def _release(reading: deque[tuple[Tensor, Any]]) -> None:
+    """Let go of the oldest batch once the kernel has read it: DALI fills memory anew that nobody holds."""
+    reading[0][1].synchronize()
+    reading.popleft()
 
 
 class PathSource:

@@ -1,6 +1,8 @@
 """The check is followed on the CPU: its parts are called in this process, and the longest are shortened."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import typer.main
 
 import bench.gpu_check
 from bench.cli import app, main
-from bench.gpu_check import check, full_length_matrix
+from bench.gpu_check import PYTEST_OPTIONS, TESTS, check, full_length_matrix, gpu_tests, summary
 from bench.matrix import load_matrix, read_matrix
 from fusion.errors import UserError
 
@@ -31,6 +33,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tiny_data: Path) -> Calls:
             group.commands[name].make_context(name, list(rest))  # type: ignore[attr-defined]
             if name == "prepare":
                 Path(rest[0]).symlink_to(tiny_data)
+            if name == "data-path":
+                Path(rest[rest.index("--csv") + 1]).touch()
             if name == "run":
                 with pytest.raises(SystemExit) as caught:
                     main(arguments)
@@ -47,26 +51,26 @@ def test_everything_is_run_and_kept(calls: Calls, tmp_path: Path) -> None:
     assert went.kept.parent == tmp_path / "kept"
     assert [command[:2] if command[0] == "bench" else command[:1] for command in calls] == [
         ["pytest"],
-        *(["bench", name] for name in ("phantom", "prepare", "data-path", "run")),
+        *(["bench", name] for name in ("phantom", "prepare", "run", "data-path")),
     ]
     assert calls[1][-2:] == ["--scale", "0.5"]
-    assert str(went.kept / "data_path.csv") in calls[3]
+    assert str(went.kept / "data_path.csv") in calls[4]
     rows = pd.read_csv(went.kept / "rows.csv")
     assert set(rows["cell"]) == {CELL}
     assert rows.set_index("metric")["value"]["epochs"] == 25  # early stopping is off
     assert json.loads((went.kept / "run.json").read_text(encoding="utf-8"))["environments"]
     assert (went.kept / "tables" / "leaderboard.md").is_file()
-    summary = (went.kept / "summary.md").read_text(encoding="utf-8")
-    assert "1 cells done, 0 failed" in summary
-    assert f"| {CELL} | paper |" in summary
+    told = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert "1 cells done, 0 failed" in told
+    assert f"| {CELL} | paper |" in told
 
 
 def test_a_second_call_goes_on(calls: Calls, tmp_path: Path) -> None:
     for _ in range(2):
         check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
     assert [command[1] for command in calls if command[0] == "bench"] == [
-        *("phantom", "prepare", "data-path", "run"),
-        *("data-path", "run"),
+        *("phantom", "prepare", "run", "data-path"),
+        "run",
     ]
 
 
@@ -80,9 +84,42 @@ def test_a_part_that_fails_is_told_and_the_others_go_on(
 
     monkeypatch.setattr(bench.gpu_check, "run_module", act)
     went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
-    assert went.failures == ("gpu tests ended with exit code 1", "data path ended with exit code 1")
-    assert "- data path ended with exit code 1" in (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert went.failures == ("gpu tests ended with exit code 1", "data_path ended with exit code 1")
+    assert "- data_path ended with exit code 1" in (went.kept / "summary.md").read_text(encoding="utf-8")
     assert len(calls) == 5
+
+
+@pytest.mark.usefixtures("calls")
+def test_a_matrix_that_fails_at_once_still_leaves_a_summary(tmp_path: Path) -> None:
+    went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=["model9/*"])
+    assert went.failures == ("matrix ended with exit code 2",)
+    told = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert "0 cells done, 0 failed" in told
+    assert "- matrix ended with exit code 2" in told
+
+
+def test_failed_cells_and_cells_of_one_protocol_alone_are_told_as_they_are() -> None:
+    row = {"seed": 0, "status": "done", "reason": "", "value": 2.0}
+    rows = pd.DataFrame(
+        [
+            {**row, "cell": "model3/a", "protocol": "paper", "metric": "wall_s"},
+            {**row, "cell": "model3/b", "protocol": "clean", "metric": "wall_s"},
+            {**row, "cell": "model3/b", "protocol": "clean", "metric": "peak_memory_mib", "value": 1234.0},
+            {**row, "cell": "model3/c", "protocol": "clean", "metric": "", "status": "failed", "reason": "no luck"},
+        ]
+    )
+    text = summary("card", rows, {}, [], [])
+    assert "2 cells done, 1 failed; `wall_s` of all cells together: 4 s" in text
+    assert "most memory of a cell: 1234 MiB" in text
+    assert "failed: model3/c: no luck" in text
+
+
+def test_the_gpu_tests_can_be_collected_together() -> None:
+    files = gpu_tests()
+    assert {path.name for path in files} >= {"test_augment.py", "test_step.py", "test_loaders.py"}
+    command = [sys.executable, "-m", "pytest", *files, *PYTEST_OPTIONS, "--collect-only"]
+    collected = subprocess.run(list(map(str, command)), cwd=TESTS.parent, capture_output=True, text=True, check=False)
+    assert collected.returncode == 0, collected.stdout + collected.stderr
 
 
 def test_without_dali_or_pytest_the_summary_says_so(
@@ -91,9 +128,9 @@ def test_without_dali_or_pytest_the_summary_says_so(
     there = bench.gpu_check._is_there
     monkeypatch.setattr(bench.gpu_check, "_is_there", lambda name: name not in bench.gpu_check.OPTIONAL and there(name))
     went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
-    summary = (went.kept / "summary.md").read_text(encoding="utf-8")
-    assert "- not run, for lack of DALI: the loader dali is not measured" in summary
-    assert "- not run, for lack of pytest: the tests that need a GPU" in summary
+    told = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert "- not run, for lack of DALI: the loader dali is not measured" in told
+    assert "- not run, for lack of pytest: the tests that need a GPU" in told
     assert "pytest" not in {command[0] for command in calls}
 
 

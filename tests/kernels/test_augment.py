@@ -323,7 +323,7 @@ def test_wrong_arguments_are_refused_by_name_and_rule(wrong: dict[str, Any], mes
 MUTATIONS = {
     "the kernel itself": ("PIXELS = 1024", "PIXELS = 1024"),
     "flips exchanged": ("flip_x_word, flip_y_word = tl.philox", "flip_y_word, flip_x_word = tl.philox"),
-    "vertical flip left out": ("y = tl.where(flip_y_word & 1 == 1, -y, y)", "y = y"),
+    "vertical flip left out": ("y = tl.where(flipped_y, -y, y)", "y = y"),
     "angle sign": (
         "cos * x_offset - sin * y_offset, sin * x_offset + cos * y_offset",
         "cos * x_offset + sin * y_offset, cos * y_offset - sin * x_offset",
@@ -341,7 +341,10 @@ MUTATIONS = {
         "tl.load(image_ptr + tl.clamp(y + 0.0, 0.0, HEIGHT - 1.0).to(tl.int32) * WIDTH"
         " + tl.clamp(x + 0.0, 0.0, WIDTH - 1.0).to(tl.int32))",
     ),
-    "not clipped after the noise": ("grey = tl.clamp(grey, 0.0, 1.0)", "grey = grey"),
+    "not clipped after the noise": (
+        "grey = tl.clamp(grey + noise_sigma * noise, 0.0, 1.0)",
+        "grey = grey + noise_sigma * noise",
+    ),
     "noise without copy": ("tl.zeros_like(group).to(tl.uint32) + copy", "tl.zeros_like(group).to(tl.uint32)"),
     "noise without image": ("tl.zeros_like(group).to(tl.uint32) + image", "tl.zeros_like(group).to(tl.uint32)"),
     "noise keyed by block": ("group = block * (PIXELS // 4) + tl.arange", "group = tl.arange"),
@@ -352,7 +355,7 @@ MUTATIONS = {
     "epoch ignored": ("tl.load(epoch_ptr).to(tl.uint32)", "(tl.load(epoch_ptr) * 0).to(tl.uint32)"),
     "upper word of the seed ignored": (" seed,\n        float(", " seed & 0xFFFFFFFF,\n        float("),
     "a round too few": ("tl.constexpr(ROUNDS)", "tl.constexpr(ROUNDS - 1)"),
-    "copy 0 augmented": ("if copy > 0:", "if copy >= 0:"),
+    "copy 0 augmented": ("augmented = copy > 0", "augmented = copy >= 0"),
     "position ignored": ("position,\n        image,\n", "image,\n        image,\n"),
     "channels exchanged": ("tl.where(channel == 1, shift_1, shift_2)", "tl.where(channel == 1, shift_2, shift_1)"),
 }
@@ -406,16 +409,17 @@ for channels in (1, 3):
     source = ASTSource(_augment_kernel, kinds, places, aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     assert compiled.asm["cubin"]
-    Path(sys.argv[1], f"{channels}.ptx").write_text(compiled.asm["ptx"])
+    for kind in ("ptx", "ttgir"):
+        Path(sys.argv[1], f"{channels}.{kind}").write_text(compiled.asm[kind])
 """
 
 
 @pytest.fixture(scope="module")
-def ptx(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """The kernel of one and of three bfloat16 channels, compiled for an H100."""
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The kernel of one and of three bfloat16 channels, compiled for an H100, in Triton's terms and in PTX."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("Triton brings its CUDA assembler for Linux on x86-64 alone")
-    folder = tmp_path_factory.mktemp("ptx")
+    folder = tmp_path_factory.mktemp("compiled")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     subprocess.run(
         [sys.executable, "-c", COMPILE, str(folder)],
@@ -423,19 +427,29 @@ def ptx(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
         env=environment | {"TRITON_CACHE_DIR": str(folder / "cache")},
         check=True,
     )
-    return {channels: (folder / f"{channels}.ptx").read_text() for channels in (1, 3)}
+    return {name: (folder / name).read_text() for name in ("1.ptx", "3.ptx", "1.ttgir", "3.ttgir")}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_compiled_kernel_keeps_everything_in_registers(channels: int, ptx: dict[int, str]) -> None:
-    assert "st.global" in ptx[channels]
-    assert ".local" not in ptx[channels]
+def test_the_compiled_kernel_keeps_everything_in_registers(channels: int, compiled: dict[str, str]) -> None:
+    assert "st.global" in compiled[f"{channels}.ptx"]
+    assert ".local" not in compiled[f"{channels}.ptx"]
 
 
-def test_one_channel_is_written_in_vectors(ptx: dict[int, str]) -> None:
-    stores = re.findall(r"st\.global\S*", ptx[1])
+def test_one_channel_is_written_in_vectors(compiled: dict[str, str]) -> None:
+    stores = re.findall(r"st\.global\S*", compiled["1.ptx"])
     assert stores
     assert all(re.search(r"\.v[48]", store) for store in stores), stores
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_neighbouring_threads_gather_neighbouring_pixels(channels: int, compiled: dict[str, str]) -> None:
+    """With several pixels to a thread, a warp's gather of a turned image would touch a line of memory for each."""
+    text = compiled[f"{channels}.ttgir"]
+    gathered = re.findall(r"tt\.load .*tensor<\d+x!tt\.ptr<i8>, (#\w+)>", text)
+    assert len(gathered) == 4
+    for layout in set(gathered):
+        assert re.search(rf"^{layout} = .*sizePerThread = \[1\]", text, re.M)
 
 
 @pytest.mark.gpu
