@@ -12,7 +12,7 @@ from bench.loader_stages import measure_throughput
 from bench.measurement import Advance, Measurement, augmented_rows
 from bench.step import PRECISIONS, STEPS
 from fusion.errors import UserError
-from fusion.loaders import HAVE_DALI, LOADERS, BatchSpec
+from fusion.loaders import HAVE_DALI, LOADERS, BatchSpec, choose_loader
 from fusion.models import MODELS, require_size
 from fusion.prepare import Prepared
 
@@ -85,9 +85,11 @@ def measure_data_path(prepared: Prepared, plan: Plan, advance: Advance) -> pd.Da
         advance: called with what is under way, and how much of it is done.
 
     Raises:
-        UserError: a loader can't work here, a file is gone, or the images are too small for a network.
+        UserError: the images don't fit the memory, are too small for a network, a file is gone, or a loader can't work.
     """
     device, precision = plan.settings.torch_device(), plan.settings.torch_precision()
+    if too_large := choose_loader(prepared, device)[1]:
+        raise UserError(f"{too_large}; data-path needs a set that fits, e.g. one prepared from fewer images")
     for network in plan.networks:
         require_size(network, prepared.image_size)
     grey = (0.5,) * CHANNELS

@@ -5,7 +5,7 @@ import pandas as pd
 from bench.report.layout import NONE, Table, number
 
 BOUND_BELOW = 97.0
-"""Per cent of the throughput on a static batch below which training is called loader-bound."""
+"""Per cent of the throughput on a static batch below which training is bound by the loader."""
 MEANING = "median of {n} rounds (slowest–fastest round)"
 
 
@@ -57,7 +57,7 @@ def _kernel(rows: pd.DataFrame, notes: tuple[str, ...]) -> Table:
         line = {kind: group[group["quantity"] == kind].iloc[0] for kind in ("kernel_time", "kernel_floor")}
         share = 100 * line["kernel_floor"]["value"] / line["kernel_time"]["value"]
         display.append(
-            [str(batch), _figure(line["kernel_time"]), _figure(line["kernel_floor"]), f"{number(share, 0)} %"]
+            [str(batch), _figure(line["kernel_time"]), _figure(line["kernel_floor"]), f"{number(share, 1)} %"]
         )
     measured = "".join(f"{_figure(line)} GB/s" for _, line in bandwidth.iterrows())
     return Table(
@@ -88,22 +88,23 @@ def _steps(rows: pd.DataFrame, notes: tuple[str, ...]) -> Table:
                 _figure(line["step_time"]),
                 _figure(line["static_step_time"]),
                 _figure(share),
-                "yes" if share["value"] < BOUND_BELOW else "no",
+                "yes" if share["high"] < BOUND_BELOW else "no" if share["low"] >= BOUND_BELOW else "unclear",
                 _figure(line["setup_time"]) if "setup_time" in line else NONE,
             ]
         )
-    columns = ["Network", "Step", "With loader, ms", "Static batch, ms", "Throughput, %", "Loader-bound", "Set-up, s"]
+    columns = ["Network", "Step", "Loader, ms", "Static, ms", "Share, %", "Bound", "Set-up, s"]
     return Table(
         name="steps",
         title="Is training loader-bound? A training step with the resident loader, and on a batch already there",
         notes=(
-            f"{_meaning(frame)}; throughput is that with the loader, in per cent of that on the static batch",
-            f"loader-bound: below {BOUND_BELOW:.0f} % of the throughput on the static batch",
+            f"{_meaning(frame)}; share: throughput with the loader, of that on the static batch",
+            f"bound by the loader: yes if every round has a share below {BOUND_BELOW:.0f} %, no if none has",
+            "set-up: warm-up, compilation and capture before the first step",
             *notes,
         ),
         frame=frame,
         display=pd.DataFrame(display, columns=columns),
-        numbers=tuple(column for column in columns if column not in ("Network", "Step", "Loader-bound")),
+        numbers=tuple(column for column in columns if column not in ("Network", "Step", "Bound")),
         block="Network",
     )
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import bench.data_path
+import fusion.loaders
 from bench.cell import Settings
 from bench.data_path import Plan, measure_data_path
 from bench.kernel_floor import KERNEL_BATCHES, measure_kernel
@@ -143,6 +144,12 @@ def test_images_too_small_for_a_network_are_refused_before_anything_is_measured(
     assert told == []
 
 
+def test_a_set_larger_than_the_memory_is_refused(tiny_prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion.loaders, "free_bytes", lambda _: tiny_prepared.images_u8.nbytes)
+    with pytest.raises(UserError, match=r"more than 50% of the cpu's .*; data-path needs a set that fits"):
+        measure_data_path(tiny_prepared, Plan(settings=SETTINGS, networks=()), quiet)
+
+
 # -- the tables ------------------------------------------------------------------------------------------------------
 
 
@@ -169,18 +176,25 @@ def test_throughput_tells_loaders_beside_the_slowest() -> None:
     assert terminal_table(table)
 
 
-@pytest.mark.parametrize(("share", "bound"), [(96.9, "yes"), (97.0, "no"), (101.0, "no")])
-def test_steps_say_whether_training_is_loader_bound(share: float, bound: str) -> None:
-    where = {"network": "cnn17", "step": "eager", "loader": "resident", "n": 1}
+@pytest.mark.parametrize(
+    ("low", "share", "high", "bound"),
+    [
+        (90.0, 93.0, 96.9, "yes"),
+        (97.0, 98.0, 99.0, "no"),
+        (96.9, 98.0, 99.0, "unclear"),
+        (90.0, 96.0, 97.0, "unclear"),
+    ],
+)
+def test_steps_say_whether_training_is_loader_bound(low: float, share: float, high: float, bound: str) -> None:
+    where = {"network": "cnn17", "step": "eager", "loader": "resident", "low": low, "high": high}
     rows = frame_of(
-        {"quantity": "step_time", "value": 12.34, **where},
-        {"quantity": "static_step_time", "value": 9.876, **where},
+        {"quantity": "step_time", "value": 12.34, **where, "n": 1},
+        {"quantity": "static_step_time", "value": 9.876, **where, "n": 1},
         {"quantity": "static_share", "value": share, **where},
     )
     (table,) = data_path_tables(rows, ()).values()
-    assert table.display.to_numpy().tolist() == [
-        ["cnn17", "eager", "12.3", "9.88", f"{share:.1f}" if share < 100 else "101", bound, "–"]
-    ]
+    shown = f"{share:.1f} ({low:.1f}–{high:.1f})"
+    assert table.display.to_numpy().tolist() == [["cnn17", "eager", "12.3", "9.88", shown, bound, "–"]]
 
 
 def test_the_kernel_stands_beside_its_floor() -> None:
@@ -190,5 +204,5 @@ def test_the_kernel_stands_beside_its_floor() -> None:
         {"quantity": "kernel_floor", "batch": 512, "value": 85.0},
     )
     (table,) = data_path_tables(rows, ()).values()
-    assert table.display.to_numpy().tolist() == [["512", "100 (1–2)", "85.0 (1.0–2.0)", "85 %"]]
+    assert table.display.to_numpy().tolist() == [["512", "100 (1–2)", "85.0 (1.0–2.0)", "85.0 %"]]
     assert "4000 (1–2) GB/s" in table.notes[0]
