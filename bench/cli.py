@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="Folder to write; made if missing.", show_default=False)]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU where there is one.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto: mixed on a GPU, fp32 on the CPU.")]
 
 
 @app.command()
@@ -158,10 +160,8 @@ def run(
     loader: Annotated[
         str, typer.Option(help="resident, dali, torchvision, or auto: resident where the images fit the memory.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, fp16, or auto: mixed on a GPU, fp32 on the CPU.")
-    ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     step: Annotated[
         str, typer.Option(help="Training steps: eager, graph, compiled (GPU), or auto: the fastest that is possible.")
     ] = "auto",
@@ -242,10 +242,8 @@ def data_path(
     batch: Annotated[int, typer.Option(help="Rows of a batch; the paper has 30.")] = 30,
     rows: Annotated[int, typer.Option(help="Augmented rows of one round of a loader.")] = 480,
     rounds: Annotated[int, typer.Option(help="Timed rounds; one more, untimed, goes before.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, fp16, or auto: mixed on a GPU, fp32 on the CPU.")
-    ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Measure how fast images reach training: each loader by stage, the kernel, and whether training waits for it.
 

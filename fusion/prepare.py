@@ -295,6 +295,7 @@ def _decode(frame: pd.DataFrame, partial: Path, size: int, decoder: Decoder, pla
     images_u8 = np.load(partial / IMAGES, mmap_mode="r+")
     paths = [Path(file) for file in frame["file"]]
     batches = decode_and_resize(paths[state["done"] :], size, decoder)
+    progress("decode and resize", state["done"], len(paths))
     while state["done"] < len(paths):
         try:
             batch = next(batches)

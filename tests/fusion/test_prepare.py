@@ -167,7 +167,7 @@ def test_progress_is_told_to_the_end(records: list[ImageRecord], out: Path) -> N
     told: list[tuple[str, int, int]] = []
     run(records, out, progress=lambda *step: told.append(step))
     assert [step for step in told if step[0] == "check files"] == [("check files", i + 1, COUNT) for i in range(COUNT)]
-    assert [done for stage, done, _ in told if stage == "decode and resize"] == [4, 8, 12, 13]
+    assert [done for stage, done, _ in told if stage == "decode and resize"] == [0, 4, 8, 12, 13]
     assert told[-1] == ("find duplicates", COUNT, COUNT)
 
 
