@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.extract import features_of
+from bench.extract import features_folder, features_of
 from bench.matrix import Cell
 from bench.step import PRECISIONS, STEPS, choose_step, graph_obstacle
 from bench.train import OPTIMIZERS, Epoch, choose_precision, train
 from fusion.augment import COPIES
 from fusion.errors import UserError
-from fusion.files import content_hash
 from fusion.loaders import LOADERS, BatchSpec, Loader, choose_loader, make_loader
 from fusion.models import FORWARD_GMACS, build_model, cnn17, normalisation, require_size
 from fusion.models.backbones import BACKBONES, build_backbone, weights_identity
@@ -179,7 +178,7 @@ def compute(job: Job, prepared: Prepared, out: Path, settings: Settings, report:
     # Every cell of a network starts from the same weights, so that two optimizers differ in the optimizer alone.
     torch.manual_seed(_derived_seed(job.seed, cell.network))
     if cell.head:
-        return _fit_classifier(job, prepared, split, loader, out / "features", settings, report)
+        return _fit_classifier(job, prepared, split, loader, out, settings, report)
     return _train_network(job, prepared, split, loader, settings, report)
 
 
@@ -188,7 +187,7 @@ def _fit_classifier(
     prepared: Prepared,
     split: Split,
     loader: Loader,
-    features: Path,
+    out: Path,
     settings: Settings,
     report: Callable[[float], None],
 ) -> Outcome:
@@ -196,17 +195,7 @@ def _fit_classifier(
     assert cell.head is not None
     model = _placed(build_backbone(cell.network, settings.weights, classes=0), settings)
     precision = settings.torch_precision()
-    identity = {
-        "format": FORMAT,
-        "network": cell.network,
-        "weights": weights_identity(cell.network, settings.weights),
-        "seed": job.seed,
-        "data_hash": prepared.data_hash,
-        "constants": _constants(),
-        "loader": settings.loader,
-        "precision": precision,
-    }
-    folder = features / f"{cell.network}-{content_hash(identity)[:12]}"
+    folder = features_folder(out, definition(job, prepared, settings))
     train_features, test_features = (
         features_of(model, loader, prepared, rows, folder, precision=precision) for rows in (split.train, split.test)
     )

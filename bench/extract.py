@@ -1,6 +1,7 @@
 """Model 1's features: the pooled output of a frozen backbone, computed once and used by every classifier."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -10,9 +11,22 @@ from torch import nn
 
 from bench.step import predict_logits
 from fusion.augment import Rows, expand
-from fusion.files import make_folder, replacing
+from fusion.files import content_hash, make_folder, replacing
 from fusion.loaders import Loader
 from fusion.prepare import Prepared
+
+
+def features_folder(run: Path, definition: dict[str, Any]) -> Path:
+    """Return where in the folder of a run the features of a cell of Model 1 are kept.
+
+    Args:
+        run: the run's folder.
+        definition: of the cell, see ``bench.cell.definition``; what decides its features names the folder.
+    """
+    identity = {key: definition[key] for key in ("format", "seed", "data_hash", "constants", "loader", "precision")}
+    network = definition["cell"]["network"]
+    identity |= {"network": network, "weights": definition["weights"]["start"]}
+    return run / "features" / f"{network}-{content_hash(identity)[:12]}"
 
 
 def features_of(
