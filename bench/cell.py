@@ -75,7 +75,7 @@ class Settings:
     def resolved(self, prepared: Prepared) -> tuple["Settings", list[str]]:
         """Return the settings with the loader that is meant, and what the user should know of the choices made."""
         loader, note = choose_loader(prepared, self.torch_device()) if self.loader == "auto" else (self.loader, "")
-        notes = [note] if note else []
+        notes = [f"{note}: they are streamed from their files by {loader}"] if note else []
         settings = replace(self, loader=loader)
         obstacle = graph_obstacle(**settings._circumstances())
         if self.torch_device().type == "cuda" and self.step == "auto" and obstacle:

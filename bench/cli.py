@@ -1,8 +1,9 @@
 """The command line. Each command parses, builds and makes one call; heavy imports wait until a command needs them."""
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -262,7 +263,7 @@ def data_path(
     plan = Plan(
         settings=Settings(weights="random", device=device, precision=precision),
         loaders=loader or (),
-        networks=MODELS if network is None else [] if network == ["none"] else network,
+        networks=MODELS if network is None else [name for name in network if name != "none"],
         steps=step or (),
         batch=batch,
         rows=rows,
@@ -272,11 +273,15 @@ def data_path(
         raise UserError(f"--csv {csv}: the name must end in .csv")
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv {csv}: there is no folder {csv.parent}")
+    written = {kind: csv.with_suffix(f".{kind}") for kind in ("md", "json", "csv")} if csv is not None else {}
+    for path in written.values():
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UserError(f"--csv {csv}: {path} can't be written")
     prepared = load_prepared(data)
     where = plan.settings.torch_device()
     set_numerics(where)
     environment = describe_environment(where)
-    with _bars() as bars:
+    with _bars() as bars, _interrupted("nothing was written"):
         figures = measure_data_path(prepared, plan, bars.stage).assign(machine=machine_name(environment))
     notes = (
         *phantom_notes(prepared.synthetic_sources),
@@ -286,11 +291,11 @@ def data_path(
     tables = data_path_tables(figures, notes).values()
     for table in tables:
         Console().print(terminal_table(table))
-    if csv is not None:
-        write_text(csv, figures.to_csv(index=False))
-        write_text(csv.with_suffix(".md"), "\n".join(to_markdown(table) for table in tables))
-        write_json(csv.with_suffix(".json"), {"environment": environment, "data_hash": prepared.data_hash})
-        _print_next(f"open {csv.with_suffix('.md')}")
+    if written:
+        write_text(written["md"], "\n".join(to_markdown(table) for table in tables))
+        write_json(written["json"], {"environment": environment, **plan.described(prepared)})
+        write_text(written["csv"], figures.to_csv(index=False))
+        _print_next(f"open {written['md']}")
 
 
 @app.command("gpu-check")
@@ -350,12 +355,16 @@ def _bars() -> ProgressBars:
     return ProgressBars(Console(stderr=True))
 
 
+def _resumable() -> AbstractContextManager[None]:
+    return _interrupted("the same command goes on from here")
+
+
 @contextmanager
-def _resumable() -> Iterator[None]:
+def _interrupted(what_now: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command goes on from here", highlight=False)
+        Console(stderr=True).print(f"interrupted; {what_now}", highlight=False)
         raise typer.Exit(130) from None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -35,7 +36,7 @@ class Plan:
     networks: Sequence[str] = MODELS
     """Networks whose training steps are timed; may be empty."""
     steps: Sequence[str] = ()
-    """Of ``STEPS``; empty for eager and, where there can be one, graph."""
+    """Of ``STEPS``, or ``auto``; empty for eager and, where there can be one, graph."""
     batch: int = 30
     rows: int = 480
     """Augmented rows of one round of a loader."""
@@ -45,7 +46,7 @@ class Plan:
         for name, values, allowed in (
             ("loader", self.loaders, tuple(LOADERS)),
             ("network", self.networks, MODELS),
-            ("step", self.steps, STEPS),
+            ("step", self.steps, ("auto", *STEPS)),
         ):
             for value in values:
                 if value not in allowed:
@@ -63,17 +64,27 @@ class Plan:
 
     def chosen_loaders(self) -> tuple[str, ...]:
         """Return the loaders that are measured."""
-        return tuple(self.loaders) or tuple(name for name in LOADERS if name != "dali" or HAVE_DALI)
+        return tuple(dict.fromkeys(self.loaders)) or tuple(name for name in LOADERS if name != "dali" or HAVE_DALI)
 
     def left_out(self) -> tuple[str, ...]:
         """Return what is not measured though it was not excluded, a sentence each."""
         everything = HAVE_DALI or self.loaders
         return () if everything else ("the loader dali is not measured: DALI is not installed",)
 
+    def described(self, prepared: Prepared) -> dict[str, Any]:
+        """Return what was measured on what, as plain data."""
+        measured: dict[str, Any] = {
+            "batch": self.batch,
+            "rows": self.rows,
+            "rounds": self.rounds,
+            "loaders": self.chosen_loaders(),
+        }
+        measured |= {"networks": tuple(self.networks), "steps": self.chosen_steps()}
+        return {"measured": measured, "data_hash": prepared.data_hash, "counts": prepared.counts}
+
     def chosen_steps(self) -> tuple[str, ...]:
         """Return the kinds of training step that are measured."""
-        fastest = self.settings_of("auto").torch_step("")
-        return tuple(self.steps) or tuple(dict.fromkeys(("eager", fastest)))
+        return tuple(dict.fromkeys(self.settings_of(step).torch_step("") for step in self.steps or ("eager", "auto")))
 
 
 def measure_data_path(prepared: Prepared, plan: Plan, advance: Advance) -> pd.DataFrame:
@@ -89,7 +100,7 @@ def measure_data_path(prepared: Prepared, plan: Plan, advance: Advance) -> pd.Da
     """
     device, precision = plan.settings.torch_device(), plan.settings.torch_precision()
     if too_large := choose_loader(prepared, device)[1]:
-        raise UserError(f"{too_large}; data-path needs a set that fits, e.g. one prepared from fewer images")
+        raise UserError(f"{too_large}; data-path measures sets that fit, e.g. one prepared from fewer images")
     for network in plan.networks:
         require_size(network, prepared.image_size)
     grey = (0.5,) * CHANNELS
@@ -102,7 +113,7 @@ def measure_data_path(prepared: Prepared, plan: Plan, advance: Advance) -> pd.Da
         *measure_kernel(prepared, spec, rounds=plan.rounds, advance=advance),
         *measure_steps(
             prepared,
-            plan.networks,
+            tuple(dict.fromkeys(plan.networks)),
             plan.chosen_steps(),
             device=device,
             precision=precision,

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,12 +19,13 @@ import pandas as pd
 import torch
 
 from bench.environment import describe_environment, machine_name
-from bench.matrix import MATRICES
+from bench.matrix import MATRICES, read_matrix
 from bench.report import build_tables, write_table
 from bench.report.read import read_rows, read_run
 from bench.store import ROW_COLUMNS
 from fusion.errors import UserError
 from fusion.files import make_folder, write_json, write_text
+from fusion.split import PROTOCOLS
 
 NEEDED = (
     *("timm", "triton", "pandas", "pyarrow", "sklearn", "scipy", "skimage", "PIL", "safetensors", "huggingface_hub"),
@@ -83,6 +85,9 @@ def check(
     """
     if missing := [name for name in NEEDED if not _is_there(name)]:
         raise UserError(f"{', '.join(missing)} can't be imported; install the packages of pyproject.toml first")
+    if protocol not in (*PROTOCOLS, "both"):
+        raise UserError(f"--protocol {protocol!r} is unknown; choose from {', '.join(PROTOCOLS)}, both")
+    read_matrix(tomllib.loads(full_length_matrix()), "the full matrix").select(list(only))  # refuses what matches none
     left_out = [text for name, text in OPTIONAL.items() if not _is_there(name)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = machine_name(describe_environment(device))
@@ -90,6 +95,7 @@ def check(
     make_folder(work)
     seconds: dict[str, float] = {}
     failures: list[str] = []
+    earlier: list[str] = []
 
     def part(name: str, module: str, *arguments: object) -> bool:
         print(f"== {name}", flush=True)  # noqa: T201
@@ -100,7 +106,9 @@ def check(
             failures.append(f"{name} ended with exit code {code}")
         return code == 0
 
-    if _is_there("pytest"):
+    if not gpu_tests():
+        left_out.append("the repository: the tests that need a GPU")
+    elif _is_there("pytest"):
         part("gpu tests", "pytest", *gpu_tests(), *PYTEST_OPTIONS)
     raw, prepared, run = work / f"phantom-{scale}", work / f"prepared-{scale}-{image_size}", work / f"run-{image_size}"
     if not (prepared / "manifest.json").exists():
@@ -117,11 +125,11 @@ def check(
         keep_run(run, kept)
     for file, kinds in DATA_PATHS[device.type].items():
         if (kept / file).exists():
-            print(f"== {kept / file} is there; delete it to measure again", flush=True)  # noqa: T201
+            earlier.append(f"{file} is of an earlier call; delete it to measure again")
         else:
             part(file.removesuffix(".csv"), "bench", "data-path", "--data", prepared, "--csv", kept / file, *kinds)
     rows = read_rows(run) if (run / "run.json").exists() else pd.DataFrame(columns=list(ROW_COLUMNS))
-    write_text(kept / SUMMARY, summary(machine, rows, seconds, failures, left_out))
+    write_text(kept / SUMMARY, summary(machine, rows, seconds, [*failures, *earlier], left_out))
     print((kept / SUMMARY).read_text(encoding="utf-8"))  # noqa: T201
     return Check(kept=kept, failures=tuple(failures))
 
@@ -162,7 +170,7 @@ def summary(
         machine: name of the GPU.
         rows: the run's result rows.
         seconds: of each part of this call.
-        failures: parts that failed, a sentence each.
+        failures: parts that failed or are of an earlier call, a sentence each.
         left_out: what could not be run, a sentence each.
     """
     done = rows[rows["status"] == "done"]

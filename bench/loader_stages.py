@@ -20,7 +20,7 @@ from fusion.images import read_grey_u8
 from fusion.loaders import BatchSpec
 from fusion.loaders.dali import DaliLoader, PathSource
 from fusion.loaders.resident import ResidentLoader
-from fusion.loaders.torchvision import RowDataset, TorchvisionLoader, start_workers
+from fusion.loaders.torchvision import RowDataset, TorchvisionLoader, naming_files, start_workers
 from fusion.prepare import Prepared
 
 if HAVE_DALI:
@@ -113,6 +113,8 @@ def _dali_stages(
                     count += len(pipeline.run()[0])
             except StopIteration:
                 pipeline.reset()
+            except RuntimeError as error:
+                raise source.explained(error) from None
             return count
 
         return name, run
@@ -150,7 +152,8 @@ def _torchvision_stages(
 
     def until(stage: int) -> int:
         loader.sampler.serve(rows, batch, stage)
-        return _served(loader.loader)
+        with naming_files():
+            return _served(loader.loader)
 
     for number, stage in enumerate(PARTIAL_STAGES, start=1):
         yield stage, lambda number=number: until(-number)  # type: ignore[misc]

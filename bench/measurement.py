@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fusion.augment import Rows, expand
+from fusion.augment import Rows
 from fusion.prepare import Prepared
 
 Advance = Callable[[str, float, float], None]
@@ -52,12 +52,13 @@ def summarised(values: Sequence[float], *, quantity: str, batch: int, unit: str,
 
 
 def augmented_rows(prepared: Prepared, count: int) -> Rows:
-    """Return ``count`` rows in random order, augmented ones first; a small data set is served again and again."""
-    everything = expand(prepared.catalog, np.arange(len(prepared.catalog)), augmented=True)
-    draw = np.random.default_rng(0)
-    order = draw.permutation(len(everything))
-    order = order[np.argsort(everything.copy[order] == 0, kind="stable")]
-    return everything[np.resize(order, count)]
+    """Return ``count`` augmented rows: the images in random order, again and again, a new copy each time.
+
+    A copy is but a counter, so they are there in sets, too, that are trained without copies.
+    """
+    images = len(prepared.images_u8)
+    number = np.arange(count)
+    return Rows(np.random.default_rng(0).permutation(images)[number % images], 1 + number // images)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:

@@ -26,7 +26,7 @@ from fusion.files import content_hash, sole_writer, write_json
 from fusion.prepare import Prepared
 
 RUN = "run.json"
-CHOSEN = ("loader", "precision")
+CHOSEN = ("loader", "precision", "step")
 """What ``auto`` may choose otherwise when a run is continued."""
 
 Progress = Callable[[str, float, float], None]
@@ -207,6 +207,7 @@ def _write_run(
         "matrix": {"name": matrix.name},
         "loader": settings.loader,
         "precision": settings.torch_precision(),
+        "step": settings.torch_step(""),
         "data": {
             "data_hash": prepared.data_hash,
             "image_size": prepared.image_size,

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,9 @@ class Prepared:
         """Return the file of each image, to be decoded.
 
         Raises:
-            UserError: one is no longer there.
+            UserError: one is no longer there, or no longer what it was.
         """
-        files = [Path(file) for file in self.catalog["file"]]
-        for file in files:
-            if not file.is_file():
-                raise UserError(
-                    f"{file} is gone, so it can't be streamed; bring it back, or choose the loader 'resident'"
-                )
-        return files
+        return _unchanged_files(self)
 
     @property
     def counts(self) -> list[dict[str, Any]]:
@@ -84,6 +79,28 @@ class Prepared:
     def synthetic_sources(self) -> list[str]:
         """Names of the sources that are phantoms."""
         return sorted(self.catalog.loc[self.catalog["synthetic"], "source"].unique())
+
+
+@lru_cache(maxsize=1)
+def _unchanged_files(prepared: Prepared) -> list[Path]:
+    files = [Path(file) for file in prepared.catalog["file"]]
+    way_out = "bring it back, or choose the loader 'resident'"
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} is gone, so it can't be streamed; {way_out}")
+    # Converted files are named by the hash of what they were made of.
+    originals = [Path(path) for path in prepared.catalog["path"]]
+    kept = [
+        (file, digest)
+        for file, original, digest in zip(files, originals, prepared.catalog["sha256"], strict=True)
+        if file == original.resolve()
+    ]
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        hashes = pool.map(file_hash, [file for file, _ in kept])
+        for (file, digest), now in zip(kept, hashes, strict=True):
+            if now != digest:
+                raise UserError(f"{file} is not the file that was prepared; {way_out}")
+    return files
 
 
 def prepare(

@@ -40,7 +40,7 @@ def choose_loader(prepared: Prepared, device: torch.device) -> tuple[str, str]:
     streaming = "dali" if HAVE_DALI else "torchvision"
     return streaming, (
         f"the prepared images take {needed / 2**20:.0f} MiB, more than {RESIDENT_SHARE:.0%} of the {device.type}'s "
-        f"{free / 2**20:.0f} MiB of free memory: they are streamed from their files by {streaming}"
+        f"{free / 2**20:.0f} MiB of free memory"
     )
 
 

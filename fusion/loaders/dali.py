@@ -94,7 +94,7 @@ class DaliLoader:
             self.under_way = False
         except RuntimeError as error:
             self.pipeline = None  # a pipeline that has failed stays failed
-            raise UserError(f"{self.source.culprit() or _reason(error)}; choose the loader 'resident'") from None
+            raise self.source.explained(error) from None
 
     def _start(self, rows: Rows, batch_size: int) -> None:
         """Make the pipeline ready for the first of ``rows``; it is built once, and again for a larger batch."""
@@ -147,19 +147,17 @@ class PathSource:
         self.next += len(part)
         return [self.paths[image] for image in part]
 
-    def culprit(self) -> str:
-        """Return which of the files asked for last can't be read, and why; nothing where all can."""
+    def explained(self, error: RuntimeError) -> UserError:
+        """Return what to tell of an error of the pipeline: which of the files asked for last can't be read, and why."""
+        # DALI's own words name the operator, not the file.
+        told = "DALI can't stream the files: " + str(error).rpartition("encountered:")[2].strip().partition("\n")[0]
         for image in self.images[max(0, self.next - (AHEAD + 1) * self.batch_size) : self.next]:
             try:
                 read_grey_u8(self.files[image])
-            except UnreadableImageError as error:
-                return f"{self.files[image]} can't be streamed: {error}"
-        return ""
-
-
-def _reason(error: BaseException) -> str:
-    """Return the line of DALI's message that says what went wrong."""
-    return "DALI can't stream the files: " + str(error).rpartition("encountered:")[2].strip().partition("\n")[0]
+            except UnreadableImageError as reason:
+                told = f"{self.files[image]} can't be streamed: {reason}"
+                break
+        return UserError(f"{told}; choose the loader 'resident'")
 
 
 if HAVE_DALI:

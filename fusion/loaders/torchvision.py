@@ -1,8 +1,14 @@
 """The baseline: a DataLoader whose workers decode, resize and augment one file after the other with torchvision."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -11,6 +17,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from fusion.augment import Rows
 from fusion.decode import decode_torchvision
+from fusion.errors import UserError
+from fusion.images import UnreadableImageError
 from fusion.loaders.spec import BatchSpec
 from fusion.prepare import Prepared
 from kernels.augment_reference import draw_parameters, standard_normal
@@ -30,11 +38,30 @@ class TorchvisionLoader:
         self.loader = start_workers(RowDataset(prepared.files(), prepared.image_size, spec), self.sampler, spec.device)
 
     def batches(self, rows: Rows, batch_size: int, *, epoch: int) -> Iterator[Tensor]:
-        """Yield the batches of ``rows``; see ``Loader``."""
+        """Yield the batches of ``rows``; see ``Loader``.
+
+        Raises:
+            UserError: a file can't be read.
+        """
         self.sampler.serve(rows, batch_size, epoch)
-        for batch in self.loader:
-            images = batch.to(self.spec.device, self.spec.dtype, non_blocking=True)
-            yield images.contiguous(memory_format=torch.channels_last)
+        with naming_files():
+            for batch in self.loader:
+                images = batch.to(self.spec.device, self.spec.dtype, non_blocking=True)
+                yield images.contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def naming_files() -> Iterator[None]:
+    """Turn the traceback of a worker that can't read a file into one line.
+
+    Raises:
+        UserError: in the place of ``UnreadableImageError``.
+    """
+    try:
+        yield
+    except UnreadableImageError as error:  # torch puts the worker's traceback before its message
+        reason = str(error).strip().rpartition(f"{UnreadableImageError.__name__}: ")[2]
+        raise UserError(f"{reason}; choose the loader 'resident'") from None
 
 
 def start_workers(dataset: Dataset[Tensor], sampler: Sampler[list[Key]], device: torch.device) -> DataLoader[Tensor]:
@@ -46,7 +73,19 @@ def start_workers(dataset: Dataset[Tensor], sampler: Sampler[list[Key]], device:
         multiprocessing_context="forkserver",  # a fork would copy the threads' locks of DALI and OpenMP
         persistent_workers=True,
         pin_memory=device.type == "cuda",
+        worker_init_fn=partial(_end_with, os.getpid()),
     )
+
+
+def _end_with(process: int, _worker: int) -> None:
+    """End this worker soon after ``process``, which a kill gives no time to end its workers; its parent is another."""
+
+    def watch() -> None:
+        while psutil.pid_exists(process):
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class RowSampler(Sampler[list[Key]]):
@@ -76,7 +115,11 @@ class RowDataset(Dataset[Tensor]):
     def __getitem__(self, key: Key) -> Tensor:
         image, copy, epoch = key
         spec, size = self.spec, self.size
-        pixels = torch.from_numpy(decode_torchvision(self.files[image], size)).float() / 255.0
+        try:
+            decoded = decode_torchvision(self.files[image], size)
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"{self.files[image]} can't be streamed: {error}") from None
+        pixels = torch.from_numpy(decoded).float() / 255.0
         if copy > 0:
             row = torch.tensor([image]), torch.tensor([copy])
             parameters = draw_parameters(spec.ranges, spec.seed, *row, epoch)

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_score, recall_score, roc_auc_score
 
+import bench.data_path
 import bench.runner
 from bench.cli import app, main
 
@@ -280,7 +281,6 @@ def test_run_refuses_bad_input_on_one_line(
     for part in parts:
         assert part.format(bad=bad) in line
     assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -466,6 +466,8 @@ def test_data_path_prints_its_tables_and_writes_its_figures(call: Call, tiny_dat
     assert machine in out
     assert described["data_hash"]
     assert "| resident | hand-over |" in csv.with_suffix(".md").read_text(encoding="utf-8")
+    assert described["measured"]["rows"] == 8
+    assert sum(line["images"] for line in described["counts"]) == 60
 
 
 def test_data_path_may_leave_training_out(call: Call, tiny_data: Path) -> None:
@@ -493,6 +495,29 @@ def test_data_path_refuses_bad_input_on_one_line(
     call: Call, bad: Path, tiny_data: Path, arguments: str, part: str
 ) -> None:
     assert part.format(bad=bad) in refusal(call, "data-path", *arguments.format(bad=bad, data=tiny_data).split())
+
+
+@pytest.mark.parametrize("taken", ["a.csv", "a.md", "a.json"])
+def test_data_path_sees_at_once_that_its_files_cannot_be_written(
+    call: Call, tiny_data: Path, tmp_path: Path, taken: str
+) -> None:
+    (tmp_path / taken).mkdir()
+    line = refusal(call, "data-path", "--data", tiny_data, "--csv", tmp_path / "a.csv")
+    assert f"{tmp_path / taken} can't be written" in line
+    assert [path.name for path in tmp_path.iterdir()] == [taken]
+
+
+def test_data_path_says_that_an_interrupted_call_wrote_nothing(
+    call: Call, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.data_path, "measure_data_path", interrupt)
+    code, _, err = call("data-path", "--data", tiny_data, "--csv", tmp_path / "a.csv")
+    assert code == 130
+    assert "interrupted; nothing was written" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_gpu_check_without_a_gpu_measures_nothing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -90,12 +91,40 @@ def test_a_part_that_fails_is_told_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("calls")
-def test_a_matrix_that_fails_at_once_still_leaves_a_summary(tmp_path: Path) -> None:
-    went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=["model9/*"])
+def test_a_matrix_that_fails_at_once_still_leaves_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = bench.gpu_check.run_module
+    act = lambda module, arguments: 2 if "run" in arguments else inner(module, arguments)  # noqa: E731
+    monkeypatch.setattr(bench.gpu_check, "run_module", act)
+    went = check(tmp_path / "work", tmp_path / "kept", image_size=32)
     assert went.failures == ("matrix ended with exit code 2",)
     told = (went.kept / "summary.md").read_text(encoding="utf-8")
     assert "0 cells done, 0 failed" in told
     assert "- matrix ended with exit code 2" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"only": ["model9/*"]}, r"--only 'model9/\*' matches none"),
+        ({"protocol": "dirty"}, "--protocol 'dirty' is unknown; choose from paper, clean, both"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_run(
+    calls: Calls, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check(tmp_path / "work", tmp_path / "kept", **change)
+    assert calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_tests_of_the_repository_the_summary_says_so(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.gpu_check, "TESTS", tmp_path / "nowhere")
+    went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
+    assert "not run, for lack of the repository" in (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert "pytest" not in {command[0] for command in calls}
 
 
 def test_failed_cells_and_cells_of_one_protocol_alone_are_told_as_they_are() -> None:

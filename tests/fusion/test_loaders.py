@@ -7,6 +7,9 @@ matter.
 """
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -200,8 +203,7 @@ def test_the_loader_that_fits_the_memory_is_chosen(
     if expected == "resident":
         assert note == ""
     else:
-        assert f"more than 50% of the cpu's {free / 2**20:.0f} MiB of free memory" in note
-        assert note.endswith(f"streamed from their files by {expected}")
+        assert note.endswith(f"more than 50% of the cpu's {free / 2**20:.0f} MiB of free memory")
 
 
 def test_the_free_memory_is_that_of_the_host() -> None:
@@ -294,16 +296,22 @@ def test_without_dali_the_other_loaders_are_named(prepared: Prepared, monkeypatc
         make_loader("dali", prepared, spec())
 
 
-@needs_dali
-@pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), (b"\x89PNG\r\n\x1a\nxx", "not a readable")])
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        pytest.param("dali", None, "no such file", marks=needs_dali),
+        pytest.param("dali", b"\x89PNG\r\n\x1a\nxx", "not a readable", marks=needs_dali),
+        ("torchvision", b"\x89PNG\r\n\x1a\nxx", "not a readable"),
+    ],
+)
 def test_a_file_lost_or_spoilt_during_the_run_is_named(
-    prepared: Prepared, rows: Rows, tmp_path: Path, content: bytes | None, reason: str
+    prepared: Prepared, rows: Rows, tmp_path: Path, name: str, content: bytes | None, reason: str
 ) -> None:
     files = [tmp_path / file.name for file in prepared.files()]
     for copied, file in zip(files, prepared.files(), strict=True):
         copied.write_bytes(file.read_bytes())
     catalog = prepared.catalog.assign(file=list(map(str, files)))
-    loader = make_loader("dali", replace(prepared, catalog=catalog), spec())
+    loader = make_loader(name, replace(prepared, catalog=catalog), spec())
     before = all_of(loader, rows)
     kept = files[2].read_bytes()
     files[2].unlink()
@@ -325,6 +333,49 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"a\.png is gone"):
         make_loader(name, alone, spec())
     assert len(all_of(make_loader("resident", alone, spec()), Rows(np.array([0]), np.array([0])))) == 1
+
+
+def test_a_file_replaced_after_the_preparation_is_never_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_image(path, 0, "L")
+    facts = {"image_id": "a", "source": "mine", "modality": "other", "label": 0, "group_id": "a", "path": path}
+    alone = prepare([ImageRecord(**facts)], tmp_path / "out", image_size=8, progress=lambda *_: None)  # type: ignore[arg-type]
+    write_image(path, 1, "L")
+    with pytest.raises(UserError, match=r"a\.png is not the file that was prepared; bring it back, or choose"):
+        make_loader("torchvision", alone, spec())
+
+
+WAITING = """
+import sys
+from pathlib import Path
+from fusion.augment import expand
+from fusion.loaders import BatchSpec, make_loader
+from fusion.prepare import load_prepared
+import numpy as np
+
+if __name__ == "__main__":
+    prepared = load_prepared(Path(sys.argv[1]))
+    loader = make_loader("torchvision", prepared, BatchSpec(seed=0, mean=(0.5,), std=(0.5,)))
+    list(loader.batches(expand(prepared.catalog, np.arange(4), augmented=False), 2, epoch=0))
+    print("served", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_workers_end_soon_after_a_killed_process(prepared: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "waiting.py"), str(prepared.root)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"served"
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        process.kill()
+    _gone, alive = psutil.wait_procs(workers, timeout=30)
+    for left in alive:
+        left.kill()
+    assert alive == []
 
 
 @pytest.mark.parametrize(
