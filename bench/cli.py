@@ -1,6 +1,5 @@
 """The command line. Each command parses, builds and makes one call; heavy imports wait until a command needs them."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -251,7 +250,7 @@ def data_path(
     On a CPU the training steps of the large networks take minutes at 300 px: choose some with --network.
     """
     from bench.cell import Settings
-    from bench.data_path import Plan, measure_data_path
+    from bench.data_path import Plan, measure_data_path, output_files
     from bench.environment import describe_environment, machine_name, set_numerics
     from bench.report import data_path_tables, terminal_table
     from bench.report.formats import to_markdown
@@ -269,14 +268,7 @@ def data_path(
         rows=rows,
         rounds=rounds,
     )
-    if csv is not None and (csv.suffix != ".csv" or not csv.name[:-4]):
-        raise UserError(f"--csv {csv}: the name must end in .csv")
-    if csv is not None and not csv.parent.is_dir():
-        raise UserError(f"--csv {csv}: there is no folder {csv.parent}")
-    written = {kind: csv.with_suffix(f".{kind}") for kind in ("md", "json", "csv")} if csv is not None else {}
-    for path in written.values():
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UserError(f"--csv {csv}: {path} can't be written")
+    written = output_files(csv) if csv else {}  # before minutes of measuring
     prepared = load_prepared(data)
     where = plan.settings.torch_device()
     set_numerics(where)

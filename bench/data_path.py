@@ -1,7 +1,9 @@
 """What ``fusebench data-path`` measures: loaders by stage, the kernel beside its floor, training with the loader."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -85,6 +87,23 @@ class Plan:
     def chosen_steps(self) -> tuple[str, ...]:
         """Return the kinds of training step that are measured."""
         return tuple(dict.fromkeys(self.settings_of(step).torch_step("") for step in self.steps or ("eager", "auto")))
+
+
+def output_files(csv: Path) -> dict[str, Path]:
+    """Return the files that hold tables, machine and figures: ``csv`` and, beside it, those of the same name.
+
+    Raises:
+        UserError: the name does not end in .csv, or one of the files can't be written.
+    """
+    if csv.suffix != ".csv":
+        raise UserError(f"--csv {csv}: the name must end in .csv")
+    if not csv.parent.is_dir():
+        raise UserError(f"--csv {csv}: there is no folder {csv.parent}")
+    files = {kind: csv.with_suffix(f".{kind}") for kind in ("md", "json", "csv")}
+    for file in files.values():
+        if file.is_dir() or not os.access(file.parent, os.W_OK):
+            raise UserError(f"--csv {csv}: {file} can't be written")
+    return files
 
 
 def measure_data_path(prepared: Prepared, plan: Plan, advance: Advance) -> pd.DataFrame:

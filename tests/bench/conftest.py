@@ -1,15 +1,24 @@
 """A small data set of two textures, prepared at 32 px, and the smallest matrix that has a cell of every kind."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from bench.cell import Settings
+from bench.cli import main
+from bench.matrix import Matrix, load_matrix
+from bench.runner import Summary, run
 from fusion.prepare import Prepared, load_prepared, prepare
 from fusion.sources.folder import read_folder
 
+PROGRESS = re.compile(r"[\w -]+: \d+ in [\d.]+ s")
+"""A finished stage, as it is told where there is no terminal."""
 TINY = """
 name = "tiny"
 weights = "random"
@@ -88,3 +97,60 @@ def tiny_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("matrix") / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def matrix(tiny_toml: Path) -> Matrix:
+    return load_matrix(str(tiny_toml))
+
+
+@pytest.fixture(scope="session")
+def run_tiny(matrix: Matrix, tiny_prepared: Prepared) -> Callable[..., Summary]:
+    """Run cells of the tiny matrix on the CPU into a folder."""
+
+    def start(out: Path, only: list[str] | None = None, **changes: Any) -> Summary:
+        chosen = changes.get("matrix", matrix)
+        return run(
+            chosen,
+            chosen.select(only or []),
+            changes.get("prepared", tiny_prepared),
+            out,
+            Settings(weights=changes.get("weights", "random"), device="cpu", loader=changes.get("loader", "auto")),
+            protocols=changes.get("protocols", ("paper",)),
+            seeds=changes.get("seeds", (0,)),
+            progress=changes.get("progress", lambda *_: None),
+            finished=changes.get("finished", lambda _: None),
+        )
+
+    return start
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line; return exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def start(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        written = capsys.readouterr()
+        assert "Traceback" not in written.out + written.err
+        code = 0 if caught.value.code is None else int(caught.value.code)
+        return code, re.sub(r"\x1b\[[\d;]*m", "", written.out), re.sub(r"\x1b\[[\d;]*m", "", written.err)
+
+    return start
+
+
+@pytest.fixture
+def refusal(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Return the one line with which a call is refused; before it there is nothing but finished stages."""
+
+    def start(*arguments: object) -> str:
+        code, _, err = call(*arguments)
+        *before, line = err.splitlines()
+        assert code == 2
+        assert line.startswith("fusebench: ")
+        assert all(PROGRESS.fullmatch(one) for one in before)
+        return line
+
+    return start

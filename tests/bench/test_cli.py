@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import typer
 from PIL import Image
 from scipy.io import savemat
@@ -14,39 +13,13 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_score, 
 
 import bench.data_path
 import bench.runner
-from bench.cli import app, main
+from bench.cli import app
 
-PROGRESS = re.compile(r"[\w -]+: \d+ in [\d.]+ s")
 TABLES = ("table1", "table2", "table3", "table4", "table6", "leaderboard")
 
 
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Call the command line; return exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def start(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        written = capsys.readouterr()
-        assert "Traceback" not in written.out + written.err
-        code = 0 if caught.value.code is None else int(caught.value.code)
-        return code, re.sub(r"\x1b\[[\d;]*m", "", written.out), re.sub(r"\x1b\[[\d;]*m", "", written.err)
-
-    return start
-
-
 Call = Callable[..., tuple[int, str, str]]
-
-
-def refusal(call: Call, *arguments: object) -> str:
-    """Return the one line with which a call is refused; before it there is nothing but finished stages."""
-    code, _, err = call(*arguments)
-    *before, line = err.splitlines()
-    assert code == 2
-    assert line.startswith("fusebench: ")
-    assert all(PROGRESS.fullmatch(one) for one in before)
-    return line
+Refusal = Callable[..., str]
 
 
 # -- help ------------------------------------------------------------------------------------------------------------
@@ -213,9 +186,9 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_prepare_refuses_bad_input_on_one_line(
-    call: Call, bad: Path, tmp_path: Path, arguments: str, parts: list[str]
+    refusal: Refusal, bad: Path, tmp_path: Path, arguments: str, parts: list[str]
 ) -> None:
-    line = refusal(call, "prepare", tmp_path / "out", *arguments.format(bad=bad).split())
+    line = refusal("prepare", tmp_path / "out", *arguments.format(bad=bad).split())
     for part in parts:
         assert part.format(bad=bad) in line
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -238,8 +211,8 @@ def test_images_without_patient_ids_are_taken_when_asked(call: Call, bad: Path, 
     assert "1 images without patient id, each its own group: may leak" in out
 
 
-def test_prepare_does_not_mix_two_data_sets(call: Call, bad: Path, tiny_data: Path) -> None:
-    line = refusal(call, "prepare", tiny_data, "--folder", f"mine={bad}/good", "--image-size", 32)
+def test_prepare_does_not_mix_two_data_sets(refusal: Refusal, bad: Path, tiny_data: Path) -> None:
+    line = refusal("prepare", tiny_data, "--folder", f"mine={bad}/good", "--image-size", 32)
     assert f"{tiny_data} already holds another prepared data set (60 images at 32 px)" in line
 
 
@@ -274,10 +247,10 @@ def test_prepare_does_not_mix_two_data_sets(call: Call, bad: Path, tiny_data: Pa
     ],
 )
 def test_run_refuses_bad_input_on_one_line(
-    call: Call, bad: Path, tiny_toml: Path, tiny_data: Path, tmp_path: Path, arguments: str, parts: list[str]
+    refusal: Refusal, bad: Path, tiny_toml: Path, tiny_data: Path, tmp_path: Path, arguments: str, parts: list[str]
 ) -> None:
     filled = arguments.format(bad=bad, tiny=tiny_toml, data=tiny_data).split()
-    line = refusal(call, "run", *filled, "--out", tmp_path / "out")
+    line = refusal("run", *filled, "--out", tmp_path / "out")
     for part in parts:
         assert part.format(bad=bad) in line
     assert not (tmp_path / "out").exists()
@@ -300,15 +273,15 @@ def test_run_refuses_bad_input_on_one_line(
     ],
 )
 def test_the_other_commands_refuse_bad_input_on_one_line(
-    call: Call, bad: Path, tiny_toml: Path, tiny_data: Path, arguments: str, part: str
+    refusal: Refusal, bad: Path, tiny_toml: Path, tiny_data: Path, arguments: str, part: str
 ) -> None:
-    line = refusal(call, *arguments.format(bad=bad, tiny=tiny_toml, data=tiny_data).split())
+    line = refusal(*arguments.format(bad=bad, tiny=tiny_toml, data=tiny_data).split())
     assert part.format(bad=bad) in line
     assert not (bad / "new").exists()
 
 
 def test_tables_that_cannot_be_written_are_refused(
-    call: Call, tiny_toml: Path, tiny_data: Path, tmp_path: Path
+    call: Call, refusal: Refusal, tiny_toml: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     arguments = ["run", tiny_toml, "--data", tiny_data, "--out", tmp_path / "out", "--only", "model3/*e1*"]
     assert call(*arguments, "--device", "cpu")[0] == 0
@@ -316,13 +289,13 @@ def test_tables_that_cannot_be_written_are_refused(
         table.unlink()
     (tmp_path / "out" / "tables").rmdir()
     write_file(tmp_path / "out" / "tables", "in the way")
-    line = refusal(call, "report", tmp_path / "out")
+    line = refusal("report", tmp_path / "out")
     assert f"can't create the folder {tmp_path / 'out' / 'tables'}: File exists" in line
 
 
-def test_a_message_is_one_line_whatever_it_quotes(call: Call, bad: Path, tmp_path: Path) -> None:
+def test_a_message_is_one_line_whatever_it_quotes(refusal: Refusal, bad: Path, tmp_path: Path) -> None:
     long_name = "a  b\n[bold]" * 30
-    line = refusal(call, "prepare", tmp_path, "--folder", f"{long_name}={bad}/good")
+    line = refusal("prepare", tmp_path, "--folder", f"{long_name}={bad}/good")
     assert "[bold]" in line
     assert "cannot name a data set" in line
 
@@ -442,86 +415,3 @@ def test_seeds_and_protocols_are_added_to_a_run_and_averaged(
     table4 = pd.read_csv(tmp_path / "tables" / "table4.csv")
     assert list(zip(table4["protocol"], table4["seeds"], strict=True)) == [("paper", 2)] * 2 + [("clean", 2)] * 2
     assert check_tables(tmp_path) == 4 * (6 + 7)
-
-
-# -- data-path and gpu-check -----------------------------------------------------------------------------------------
-
-
-def test_data_path_prints_its_tables_and_writes_its_figures(call: Call, tiny_data: Path, tmp_path: Path) -> None:
-    csv = tmp_path / "figures.csv"
-    chosen = ["--loader", "resident", "--network", "cnn17", "--rounds", 1, "--rows", 8, "--batch", 4]
-    code, out, _ = call("data-path", "--data", tiny_data, "--csv", csv, *chosen, "--device", "cpu")
-    assert code == 0
-    for part in ("Images per second", "hand-over", "copies on the device reach", "Is training loader-bound?"):
-        assert part in out
-    figures = pd.read_csv(csv)
-    assert {"throughput", "copy_bandwidth", "kernel_time", "kernel_floor", "step_time", "static_share"} <= set(
-        figures["quantity"]
-    )
-    assert (figures["value"] > 0).all()
-    assert set(figures["precision"]) == {"fp32"}
-    described = json.loads(csv.with_suffix(".json").read_text(encoding="utf-8"))
-    (machine,) = set(figures["machine"])
-    assert described["environment"]["cpu"] in machine
-    assert machine in out
-    assert described["data_hash"]
-    assert "| resident | hand-over |" in csv.with_suffix(".md").read_text(encoding="utf-8")
-    assert described["measured"]["rows"] == 8
-    assert sum(line["images"] for line in described["counts"]) == 60
-
-
-def test_data_path_may_leave_training_out(call: Call, tiny_data: Path) -> None:
-    chosen = ["--loader", "resident", "--network", "none", "--rounds", 1, "--rows", 8]
-    code, out, _ = call("data-path", "--data", tiny_data, *chosen, "--device", "cpu")
-    assert code == 0
-    assert "Images per second" in out
-    assert "loader-bound" not in out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        ("--data {bad}/nowhere", "{bad}/nowhere/manifest.json is missing"),
-        ("--data {data} --loader fast", "loader 'fast' is unknown; choose from resident, dali, torchvision"),
-        ("--data {data} --network vgg", "network 'vgg' is unknown; choose from efficientnet_b0"),
-        ("--data {data} --network inception_v3", "inception_v3 needs images of 75 px or more; the data set has 32"),
-        ("--data {data} --device cpu --step graph", "step 'graph' is not possible: the device is cpu"),
-        ("--data {data} --rounds 0", "--rounds 0 is outside 1..1000"),
-        ("--data {data} --csv {bad}/a.json", "--csv {bad}/a.json: the name must end in .csv"),
-        ("--data {data} --csv {bad}/nowhere/a.csv", "--csv {bad}/nowhere/a.csv: there is no folder {bad}/nowhere"),
-    ],
-)
-def test_data_path_refuses_bad_input_on_one_line(
-    call: Call, bad: Path, tiny_data: Path, arguments: str, part: str
-) -> None:
-    assert part.format(bad=bad) in refusal(call, "data-path", *arguments.format(bad=bad, data=tiny_data).split())
-
-
-@pytest.mark.parametrize("taken", ["a.csv", "a.md", "a.json"])
-def test_data_path_sees_at_once_that_its_files_cannot_be_written(
-    call: Call, tiny_data: Path, tmp_path: Path, taken: str
-) -> None:
-    (tmp_path / taken).mkdir()
-    line = refusal(call, "data-path", "--data", tiny_data, "--csv", tmp_path / "a.csv")
-    assert f"{tmp_path / taken} can't be written" in line
-    assert [path.name for path in tmp_path.iterdir()] == [taken]
-
-
-def test_data_path_says_that_an_interrupted_call_wrote_nothing(
-    call: Call, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(bench.data_path, "measure_data_path", interrupt)
-    code, _, err = call("data-path", "--data", tiny_data, "--csv", tmp_path / "a.csv")
-    assert code == 130
-    assert "interrupted; nothing was written" in err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_gpu_check_without_a_gpu_measures_nothing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    line = refusal(call, "gpu-check", "--work", tmp_path / "work", "--reference", tmp_path / "kept")
-    assert "torch sees no NVIDIA GPU here; nothing was measured" in line
-    assert list(tmp_path.iterdir()) == []

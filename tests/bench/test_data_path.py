@@ -1,4 +1,5 @@
 import math
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_the_floor_is_the_bytes_of_a_batch_at_the_bandwidth_of_copies(tiny_prepa
     for batch in KERNEL_BATCHES:
         moved = batch * 32 * 32 * (1 + 3 * 4)  # one uint8 read, three float32 written
         assert by["kernel_floor", batch].value == pytest.approx(1e6 * moved / (bandwidth.value * 1e9))
-        assert by["kernel_time", batch].value > 0
+        assert by["kernel_time", batch].unit == by["kernel_floor", batch].unit == "us"
 
 
 def test_a_static_batch_is_always_the_same(tiny_prepared: Prepared) -> None:
@@ -101,7 +102,7 @@ def test_a_figure_is_the_median_with_the_range_of_its_rounds() -> None:
 
 
 def test_time_is_taken_around_the_work() -> None:
-    assert timed(lambda: torch.ones(3).sum(), CPU) > 0
+    assert 0.02 <= timed(lambda: time.sleep(0.02), CPU) < 20
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ import bench.cell
 import bench.extract
 import bench.runner
 import fusion.loaders
-from bench.cell import Settings
-from bench.matrix import Matrix, load_matrix, read_matrix
-from bench.runner import Summary, run
+from bench.cell import Job, Outcome, Settings
+from bench.matrix import Matrix, read_matrix
+from bench.runner import Summary
 from bench.step import predict_logits
 from bench.store import ROW_COLUMNS
 from fusion.decode import HAVE_DALI
@@ -44,32 +44,6 @@ EXTRACTED = ["model1/mobilenet_v2+lr", "model1/mobilenet_v2+nb", "model1/mobilen
 CELLS = [*EXTRACTED, *TRAINED]
 SMALL = ["model3/cnn17+e1+b8", "model3/cnn17+e2+b8"]
 PROTOCOLS = ("paper", "clean")
-
-
-@pytest.fixture(scope="module")
-def matrix(tiny_toml: Path) -> Matrix:
-    return load_matrix(str(tiny_toml))
-
-
-@pytest.fixture(scope="module")
-def run_tiny(matrix: Matrix, tiny_prepared: Prepared) -> Callable[..., Summary]:
-    """Run cells of the tiny matrix on the CPU into a folder."""
-
-    def start(out: Path, only: list[str] | None = None, **changes: Any) -> Summary:
-        chosen = changes.get("matrix", matrix)
-        return run(
-            chosen,
-            chosen.select(only or []),
-            changes.get("prepared", tiny_prepared),
-            out,
-            Settings(weights=changes.get("weights", "random"), device="cpu", loader=changes.get("loader", "auto")),
-            protocols=changes.get("protocols", ("paper",)),
-            seeds=changes.get("seeds", (0,)),
-            progress=changes.get("progress", lambda *_: None),
-            finished=changes.get("finished", lambda _: None),
-        )
-
-    return start
 
 
 @pytest.fixture(scope="module")
@@ -98,27 +72,6 @@ def rows_of(folder: Path) -> pd.DataFrame:
 
 def predictions_of(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "predictions.parquet")
-
-
-def failure_of(out: Path, cell: str) -> str:
-    (row,) = rows_of(cell_folder(out, cell)).to_dict("records")
-    assert row["status"] == "failed"
-    return str(row["reason"])
-
-
-def failing(monkeypatch: pytest.MonkeyPatch, cell: str, act: Callable[[], Any]) -> None:
-    """Let ``act`` take the place of the computation of one cell."""
-    compute = bench.runner.compute
-    monkeypatch.setattr(
-        bench.runner, "compute", lambda job, *rest: act() if job.cell.name == cell else compute(job, *rest)
-    )
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def act() -> None:
-        raise error
-
-    return act
 
 
 # -- what a run leaves -----------------------------------------------------------------------------------------------
@@ -364,9 +317,15 @@ def test_every_cell_of_a_network_starts_from_the_same_weights(
 def test_an_interrupted_run_goes_on_with_the_cells_that_lack(
     tmp_path: Path, finished: Path, run_tiny: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "run"
+    out, compute = tmp_path / "run", bench.runner.compute
+
+    def interrupted(job: Job, *rest: Any) -> Outcome:
+        if job.cell.name == SMALL[1]:
+            raise KeyboardInterrupt
+        return compute(job, *rest)
+
     with monkeypatch.context() as patch:
-        failing(patch, SMALL[1], raising(KeyboardInterrupt()))
+        patch.setattr(bench.runner, "compute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(out, ["model3/*"])
     assert cell_folder(out, SMALL[0]).is_dir()
@@ -522,137 +481,3 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UserError, match="torch sees no GPU here; choose 'cpu' or 'auto'"):
         Settings(weights="random", device="cuda")
     assert Settings(weights="random").torch_device() == torch.device("cpu")
-
-
-# -- cells that fail -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "mobilenetv2_100.ra_in1k.safetensors is missing; a folder of weights holds"),
-        (b"garbage", "is not a readable safetensors file"),
-    ],
-    ids=["missing", "damaged"],
-)
-def test_without_weights_the_backbones_fail_and_the_others_go_on(
-    tmp_path: Path, run_tiny: Callable[..., Summary], content: bytes | None, reason: str
-) -> None:
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    if content:
-        (weights / "mobilenetv2_100.ra_in1k.safetensors").write_bytes(content)
-    told: list[str] = []
-    out = tmp_path / "run"
-    summary = run_tiny(out, ["model?/*"], weights=str(weights), finished=told.append)
-    lost = [*EXTRACTED, "model2/mobilenet_v2+sgdm"]
-    assert (summary.done, summary.found) == (2, 0)
-    assert [line.partition(":")[0] for line in summary.failed] == [f"paper/0/{cell}" for cell in lost]
-    assert all(reason in line for line in summary.failed)
-    assert len(told) == 6
-    for cell in lost:
-        assert reason in failure_of(out, cell)
-        assert sorted(path.name for path in cell_folder(out, cell).iterdir()) == ["cell.json", "rows.csv"]
-    for cell in SMALL:
-        assert set(rows_of(cell_folder(out, cell))["status"]) == {"done"}
-
-
-def test_a_folder_of_weights_that_does_not_exist_fails_with_the_choices(
-    tmp_path: Path, run_tiny: Callable[..., Summary]
-) -> None:
-    with pytest.raises(UserError, match="imagenett' are unknown; choose imagenet, random, or an existing folder"):
-        run_tiny(tmp_path / "run", ["model2/*"], weights=str(tmp_path / "imagenett"))
-
-
-def test_a_loss_that_is_not_finite_fails_the_cell_alone(
-    tmp_path: Path, tiny_toml: Path, run_tiny: Callable[..., Summary]
-) -> None:
-    table = tomllib.loads(tiny_toml.read_text(encoding="utf-8"))
-    table["model3"]["learning_rate"] = 1e30
-    summary = run_tiny(tmp_path, ["model3/*", "ablation/*+fused"], matrix=read_matrix(table, "wild"))
-    assert (summary.done, len(summary.failed)) == (1, 2)
-    for cell in SMALL:
-        reason = failure_of(tmp_path, cell)
-        assert "the loss is not finite in epoch 1" in reason
-        assert "a lower learning rate than 1e+30 may help" in reason
-
-
-@pytest.mark.parametrize(
-    ("error", "reason", "traced"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out of memory: CUDA out of memory.", True),
-        (MemoryError(), "out of memory: MemoryError", True),
-        (RuntimeError("boom\nand more"), "RuntimeError: boom", True),
-        (ZeroDivisionError(), "ZeroDivisionError: ZeroDivisionError", True),
-        (UserError("the features are empty"), "the features are empty", False),
-    ],
-)
-def test_any_fault_of_a_cell_is_its_row_and_the_run_goes_on(
-    tmp_path: Path,
-    run_tiny: Callable[..., Summary],
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    reason: str,
-    traced: bool,
-) -> None:
-    failing(monkeypatch, SMALL[0], raising(error))
-    assert run_tiny(tmp_path, ["model3/*"]) == Summary(done=1, found=0, failed=(f"paper/0/{SMALL[0]}: {reason}",))
-    assert failure_of(tmp_path, SMALL[0]) == reason
-    trace = cell_folder(tmp_path, SMALL[0]) / "error.txt"
-    assert trace.exists() == traced
-    if traced:
-        assert trace.read_text(encoding="utf-8").startswith("Traceback")
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_probability_that_is_not_finite_fails_the_cell(
-    tmp_path: Path,
-    tiny_prepared: Prepared,
-    run_tiny: Callable[..., Summary],
-    monkeypatch: pytest.MonkeyPatch,
-    value: float,
-) -> None:
-    split = split_rows(tiny_prepared.catalog, "paper", 0)
-    probability = np.full(len(split.test), 0.5)
-    probability[3] = value
-    outcome = bench.cell.Outcome(
-        split=split, probability=probability, tensors={}, history=[], setup_s=0.0, peak_memory_mib=math.nan
-    )
-    failing(monkeypatch, SMALL[0], lambda: outcome)
-    assert len(run_tiny(tmp_path, ["model3/*"]).failed) == 1
-    assert failure_of(tmp_path, SMALL[0]) == "the predicted probabilities are not all finite numbers"
-
-
-def test_a_failed_cell_is_run_again_and_replaced(
-    tmp_path: Path, finished: Path, run_tiny: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        failing(patch, SMALL[0], raising(RuntimeError("boom")))
-        run_tiny(tmp_path, ["model3/*"])
-    assert run_tiny(tmp_path, ["model3/*"]) == Summary(done=1, found=1, failed=())
-    folder = cell_folder(tmp_path, SMALL[0])
-    assert set(rows_of(folder)["status"]) == {"done"}
-    assert not (folder / "error.txt").exists()
-    pd.testing.assert_frame_equal(predictions_of(folder), predictions_of(cell_folder(finished, SMALL[0])))
-
-
-def test_images_too_small_for_a_network_fail_its_cells(
-    tmp_path: Path, tiny_toml: Path, run_tiny: Callable[..., Summary]
-) -> None:
-    table = tomllib.loads(tiny_toml.read_text(encoding="utf-8"))
-    table["model1"]["backbones"] = ["inception_v3"]
-    summary = run_tiny(tmp_path, ["model1/*+nb", SMALL[0]], matrix=read_matrix(table, "small"))
-    assert summary.done == 1
-    assert failure_of(tmp_path, "model1/inception_v3+nb") == (
-        "inception_v3 needs images of 75 px or more; the data set has 32"
-    )
-
-
-def test_progress_grows_to_the_whole(tmp_path: Path, run_tiny: Callable[..., Summary]) -> None:
-    told: list[tuple[str, float, float]] = []
-    run_tiny(tmp_path, ["model3/*"], progress=lambda *one: told.append(one))
-    assert {total for _, _, total in told} == {told[0][2]}
-    parts = [done for _, done, _ in told]
-    assert parts == sorted(parts)
-    assert (parts[0], parts[-1]) == (0, pytest.approx(told[0][2]))
-    assert [name for name, _, _ in told if name.endswith("e2+b8")] == [f"paper/0/{SMALL[1]}"] * 4
