@@ -1,10 +1,19 @@
-"""Exporting a finished cell: one ONNX file with weights, preprocessing and, for Model 1, the classifier inside."""
+"""Exporting a finished cell: one ONNX file with weights, preprocessing and, for Model 1, the classifier inside.
 
+Tracing a network takes most of an export. All cells of a network have the same body, so its graph is traced once and
+each cell puts its own weights into a copy of it, and its own head behind it.
+"""
+
+import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.compose
+import onnx_ir as ir
+import onnxscript.optimizer
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_numpy
@@ -12,14 +21,13 @@ from safetensors.torch import load_file as load_torch
 from torch import nn
 
 from bench.extract import features_folder
+from bench.onnx_file import INPUT, OUTPUT, classifier_metadata
 from fusion.errors import UserError
 from fusion.files import read_json, replacing
-from fusion.models import build_model
-from fusion.models.backbones import build_backbone
-from fusion.models.classifier import Classifier, make_classifier
+from fusion.models.classifier import Classifier, fitted_classifier, trained_classifier
 
 OPSET = 20
-INPUT, OUTPUT = "images_u8", "probability"
+FEATURES = "features"
 EXAMPLE_BATCH = 2
 """Any batch but 1, which torch.export would take for a constant."""
 
@@ -39,52 +47,59 @@ def load_classifier(run: Path, cell: Path, image_size: int) -> Classifier:
     try:
         network, head = defined["cell"]["network"], defined["cell"]["head"]
         if head is None:
-            model = build_model(network, "random", image_size)
-            _load(model, cell / "model.safetensors")
-            return make_classifier(network, model)
-        backbone = build_backbone(network, "random", classes=0)
-        _load(backbone, features_folder(run, defined) / "backbone.safetensors")
-        return make_classifier(network, backbone, head, load_numpy(cell / "model.safetensors"))
+            return trained_classifier(network, load_torch(cell / "model.safetensors"), image_size)
+        backbone = load_torch(features_folder(run, defined) / "backbone.safetensors")
+        return fitted_classifier(network, backbone, head, load_numpy(cell / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{cell} can't be exported, a file is missing or damaged: {reason}") from None
 
 
-def export_onnx(classifier: Classifier, path: Path, image_size: int, metadata: dict[str, Any]) -> None:
+class BodyGraph:
+    """The traced body of one network, without weights of its own; kept for the cells of this network."""
+
+    def __init__(self) -> None:
+        self.key: tuple[str, ...] = ()
+        self.graph = b""
+
+    def of(self, classifier: Classifier, network: str, image_size: int) -> onnx.ModelProto:
+        """Return a copy of the graph of ``classifier``'s body, traced unless the one before was of the same network."""
+        key = (network, str(image_size), str(classifier.body.dtype))
+        if key != self.key:
+            example = torch.zeros(EXAMPLE_BATCH, 1, image_size, image_size, dtype=torch.uint8)
+            self.graph = _traced(classifier.body, example, INPUT, FEATURES).SerializeToString()
+            self.key = key
+        return onnx.load_from_string(self.graph)
+
+
+def export_onnx(
+    classifier: Classifier, path: Path, network: str, image_size: int, metadata: Mapping[str, Any], graph: BodyGraph
+) -> None:
     """Write ``classifier`` as one self-contained ONNX file: uint8 images in, probabilities out, any batch.
 
     Args:
         classifier: on the CPU.
         path: file to write, through a temporary name.
+        network: its network, a key of ``fusion.models.MODELS``.
         image_size: S, side of the images in pixels; the file takes no other.
-        metadata: kept in the file as text, values as JSON where they are not text.
+        metadata: kept in the file beside what ``classifier_metadata`` says, as text, as JSON where it is not text.
+        graph: keeps the traced body from one call to the next; calls for one network should follow each other.
 
     Raises:
         UserError: the file can't be written.
     """
-    example = torch.zeros(EXAMPLE_BATCH, 1, image_size, image_size, dtype=torch.uint8)
-    program = torch.onnx.export(
-        classifier.eval(),
-        (example,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        opset_version=OPSET,
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto
-    graph = model.graph
-    # The exporter notes the source lines of every node, with the paths of the machine.
-    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]
-    facts: dict[str, Any] = {
-        "input": "uint8 grey [batch, 1, S, S], prepared by fusebench",
-        "output": "probability of malignancy",
-    }
-    facts |= {"image_size": image_size, "opset": OPSET, "classes": ["benign", "malignant"], **metadata}
+    body = graph.of(classifier, network, image_size)
+    with torch.no_grad():
+        features = classifier.body(torch.zeros(EXAMPLE_BATCH, 1, image_size, image_size, dtype=torch.uint8))
+    head = _traced(classifier.head, features, FEATURES, OUTPUT)
+    head = onnx.compose.add_prefix(head, "head.", rename_inputs=False, rename_outputs=False)
+    # The head's own edges must not meet names of the body.
+    whole = ir.from_proto(onnx.compose.merge_models(body, head, io_map=[(FEATURES, FEATURES)]))
+    _put_weights(whole, classifier.body)
+    onnxscript.optimizer.optimize(whole)
+    model = ir.to_proto(whole)
+    _forget_sources(model)
+    facts = classifier_metadata(network, image_size, str(classifier.body.dtype)) | {"opset": OPSET} | dict(metadata)
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     onnx.checker.check_model(model)
@@ -92,5 +107,38 @@ def export_onnx(classifier: Classifier, path: Path, image_size: int, metadata: d
         temporary.write_bytes(model.SerializeToString())
 
 
-def _load(model: nn.Module, path: Path) -> None:
-    model.load_state_dict(load_torch(path))
+def _traced(module: nn.Module, example: torch.Tensor, name: str, result: str) -> onnx.ModelProto:
+    traced = copy.deepcopy(module).eval().requires_grad_(False)
+    for part in traced.modules():
+        if hasattr(part, "inplace"):  # what is in place has to be undone in the graph, which takes a third of the time
+            setattr(part, "inplace", False)  # noqa: B010
+    program = torch.onnx.export(
+        traced,
+        (example,),
+        input_names=[name],
+        output_names=[result],
+        opset_version=OPSET,
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+        optimize=False,  # it would fold the weights, which are another cell's
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _put_weights(model: ir.Model, body: nn.Module) -> None:
+    state, initializers = body.state_dict(), model.graph.initializers
+    unused = state.keys() - initializers.keys()
+    # Nothing of a body may come from the cell the graph was traced with.
+    assert all(key.endswith("num_batches_tracked") for key in unused), f"the graph lacks the weights {sorted(unused)}"
+    for key in state.keys() & initializers.keys():
+        initializers[key].const_value = ir.tensor(state[key].contiguous().numpy(), name=key)
+
+
+def _forget_sources(model: onnx.ModelProto) -> None:
+    """Drop the source lines the exporter notes at every node, with the paths of the machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]

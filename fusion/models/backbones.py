@@ -73,13 +73,20 @@ def build_backbone(name: str, weights: str, *, classes: int = CLASSES) -> nn.Mod
     return model
 
 
+def classifier_name(name: str) -> str:
+    """Return the name of a backbone's last layer, its classifier: ``fc`` or ``classifier``."""
+    row = timm.get_pretrained_cfg(BACKBONES[name].timm_name)
+    assert row is not None
+    return str(row.classifier)
+
+
 def _load_weights(model: nn.Module, name: str, weights: str) -> None:
     path = _cached_file(name) if weights == "imagenet" else _weights_file(name, Path(weights))
     try:
         loaded = load_file(path)
     except Exception as error:  # safetensors has no public exception class
         raise UserError(f"{path} is not a readable safetensors file: {error}") from None
-    classifier = str(getattr(model, "default_cfg", {}).get("classifier", ""))
+    classifier = classifier_name(name)
     body = {key: value for key, value in loaded.items() if not key.startswith((f"{classifier}.", "AuxLogits."))}
     wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{classifier}.")}
     # Torchvision's files count batches, timm's need not.

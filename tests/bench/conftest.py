@@ -125,6 +125,21 @@ def run_tiny(matrix: Matrix, tiny_prepared: Prepared) -> Callable[..., Summary]:
     return start
 
 
+FINISHED = (
+    *(f"model1/mobilenet_v2+{head}" for head in ("lr", "nb", "svm")),
+    *("model2/mobilenet_v2+sgdm", "model3/cnn17+e1+b8"),
+)
+"""The cells of ``finished_run``: one of every kind."""
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_tiny: Callable[..., Summary], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run under ``clean``, whose test rows are the images themselves; not to be written to."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run_tiny(out, list(FINISHED), protocols=("clean",)).done == len(FINISHED)
+    return out
+
+
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Call the command line; return exit code, stdout and stderr."""

@@ -1,6 +1,5 @@
 """Every kind of cell must leave as one file whose probabilities are those the run has kept."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.cell import Settings
-from bench.export import INPUT, OPSET, OUTPUT, export_onnx, load_classifier
-from bench.matrix import load_matrix
-from bench.runner import run
+import bench.export
+from bench.export import OPSET, BodyGraph, export_onnx, load_classifier
+from bench.onnx_file import INPUT, OUTPUT, read_onnx
 from fusion.errors import UserError
+from fusion.models.classifier import trained_classifier
+from fusion.models.cnn17 import Cnn17
 from fusion.prepare import Prepared
 
 SIZE = 32
@@ -26,21 +26,12 @@ CELLS = [
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_prepared: Prepared, tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run under ``clean``, whose test rows are the images themselves."""
-    out, matrix = tmp_path_factory.mktemp("run") / "run", load_matrix(str(tiny_toml))
-    settings = Settings(weights="random", device="cpu")
-    silent: dict[str, Callable[..., None]] = {"progress": lambda *_: None, "finished": lambda _: None}
-    summary = run(
-        matrix, matrix.select(CELLS), tiny_prepared, out, settings, protocols=("clean",), seeds=(0,), **silent
-    )
-    assert summary.done == len(CELLS)
-    return out
-
-
 def cell_folder(run_dir: Path, cell: str) -> Path:
     return run_dir / "cells" / "clean" / "0" / cell
+
+
+def network_of(cell: str) -> str:
+    return cell.partition("/")[2].partition("+")[0]
 
 
 def session_of(path: Path) -> onnxruntime.InferenceSession:
@@ -48,25 +39,43 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
 
 
 @pytest.fixture(scope="module")
-def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder, paths = tmp_path_factory.mktemp("onnx"), {}
+def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, paths, graph = tmp_path_factory.mktemp("onnx"), {}, BodyGraph()
     for number, cell in enumerate(CELLS):
         paths[cell] = folder / f"{number}.onnx"
-        export_onnx(load_classifier(finished, cell_folder(finished, cell), SIZE), paths[cell], SIZE, {"cell": cell})
+        classifier, network = load_classifier(finished_run, cell_folder(finished_run, cell), SIZE), network_of(cell)
+        export_onnx(classifier, paths[cell], network, SIZE, {"cell": cell}, graph)
     return paths
+
+
+def test_a_network_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[object] = []
+
+    def trace(module: torch.nn.Module, *_: object) -> onnx.ModelProto:
+        traced.append(module)
+        return onnx.ModelProto()
+
+    monkeypatch.setattr(bench.export, "_traced", trace)
+    graph = BodyGraph()
+    one, two = (trained_classifier("cnn17", Cnn17(size).state_dict(), size) for size in (SIZE, SIZE + 4))
+    for classifier, size in ((one, SIZE), (one, SIZE), (two, SIZE + 4), (two, SIZE + 4)):
+        graph.of(classifier, "cnn17", size)
+    assert traced == [one.body, two.body]
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_file_gives_the_probabilities_the_run_has_kept(
-    finished: Path, exported: dict[str, Path], tiny_prepared: Prepared, cell: str
+    finished_run: Path, exported: dict[str, Path], tiny_prepared: Prepared, cell: str
 ) -> None:
-    kept = pd.read_parquet(cell_folder(finished, cell) / "predictions.parquet")
+    kept = pd.read_parquet(cell_folder(finished_run, cell) / "predictions.parquet")
     images = tiny_prepared.catalog.reset_index().set_index("image_id")["index"][kept["image_id"]].to_numpy()
     images_u8 = np.ascontiguousarray(tiny_prepared.images_u8[images])
     (probability,) = session_of(exported[cell]).run([OUTPUT], {INPUT: images_u8})
     assert np.abs(probability - kept["probability"].to_numpy()).max() <= TOLERANCE
     with torch.inference_mode():
-        eager = load_classifier(finished, cell_folder(finished, cell), SIZE)(torch.from_numpy(images_u8)).numpy()
+        eager = load_classifier(finished_run, cell_folder(finished_run, cell), SIZE)(
+            torch.from_numpy(images_u8)
+        ).numpy()
     assert np.abs(probability - eager).max() <= TOLERANCE
 
 
@@ -87,20 +96,23 @@ def test_the_file_is_whole_and_says_what_it_is(exported: dict[str, Path], cell: 
     model = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     assert [one.version for one in model.opset_import if one.domain == ""] == [OPSET]
-    facts = {one.key: one.value for one in model.metadata_props}
+    facts = read_onnx(path).facts
     assert facts["cell"] == cell
     assert facts["image_size"] == str(SIZE)
     assert facts["classes"] == '["benign", "malignant"]'
+    assert not {"Shape", "BatchNormalization"} & {node.op_type for node in model.graph.node}
     content = path.read_bytes()
     assert str(Path(__file__).parents[2]).encode() not in content  # no paths of the machine
     assert b"site-packages" not in content
 
 
-def test_the_weights_of_the_file_are_those_of_the_cell(exported: dict[str, Path], finished: Path) -> None:
+def test_the_weights_of_the_file_are_those_of_the_cell(exported: dict[str, Path], finished_run: Path) -> None:
     cell = "model3/cnn17+e1+b8"
     model = onnx.load(exported[cell])
     numbers = sum(np.prod(one.dims) for one in model.graph.initializer)
-    kept = sum(value.numel() for value in load_classifier(finished, cell_folder(finished, cell), SIZE).parameters())
+    kept = sum(
+        value.numel() for value in load_classifier(finished_run, cell_folder(finished_run, cell), SIZE).parameters()
+    )
     assert numbers == pytest.approx(kept, rel=0.01)
 
 
@@ -108,15 +120,15 @@ def test_the_weights_of_the_file_are_those_of_the_cell(exported: dict[str, Path]
     ("name", "content"),
     [("model.safetensors", None), ("model.safetensors", b"nothing"), ("cell.json", b"{}"), ("cell.json", b"[]")],
 )
-def test_a_damaged_cell_is_named(finished: Path, tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_a_damaged_cell_is_named(finished_run: Path, tmp_path: Path, name: str, content: bytes | None) -> None:
     folder: Any = tmp_path / "cell"
     folder.mkdir()
-    for file in cell_folder(finished, "model3/cnn17+e1+b8").iterdir():
+    for file in cell_folder(finished_run, "model3/cnn17+e1+b8").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
     with pytest.raises(UserError) as caught:
-        load_classifier(finished, folder, SIZE)
+        load_classifier(finished_run, folder, SIZE)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,167 @@
+"""What an exported file promises, and whether a file that is given keeps it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from fusion.catalog import LABEL_NAMES
+from fusion.errors import UserError
+from fusion.models import MODELS, normalisation
+
+INPUT, OUTPUT = "images_u8", "probability"
+FORMAT = "fusebench 1"
+CLASSES = list(LABEL_NAMES.values())
+MAX_FILE_BYTES = 2 * 2**30
+"""Limit of the format, protobuf."""
+PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16"}
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+"""Operators of ONNX and of ONNX Runtime itself; any other would have to be loaded from somewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxFile:
+    """An exported classifier whose promises have been checked."""
+
+    path: Path
+    network: str
+    image_size: int
+    """S: it takes [batch, 1, S, S] uint8."""
+    precision: str
+    """fp32, fp16 or int8."""
+    facts: dict[str, str]
+    """All of its metadata."""
+
+
+def classifier_metadata(network: str, image_size: int, precision: str) -> dict[str, Any]:
+    """Return what every exported file says of itself.
+
+    Args:
+        network: a key of ``fusion.models.MODELS``.
+        image_size: S, side of its images in pixels.
+        precision: of the network inside.
+    """
+    return {
+        "format": FORMAT,
+        "network": network,
+        "input": "uint8 grey [batch, 1, S, S], decoded and resized by fusebench",
+        "output": "probability of malignancy",
+        "classes": CLASSES,
+        "image_size": image_size,
+        "preprocessing": preprocessing(network),
+        "precision": PRECISIONS.get(precision, precision),
+    }
+
+
+def preprocessing(network: str) -> dict[str, Any]:
+    """Return how a file's grey values become what its network takes."""
+    mean, std = normalisation(network)
+    return {"inside": "grey / 255, minus mean, by std", "mean": list(mean), "std": list(std)}
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Return the checked promises of an exported file; no code of it is run and no other file is opened.
+
+    Raises:
+        UserError: the file can't be read, is not a whole ONNX model, or breaks one of the promises.
+    """
+    model = _parse(path)
+    _require_self_contained(model, path)
+    facts = {one.key: one.value for one in model.metadata_props}
+    if facts.get("format") != FORMAT:
+        raise UserError(f"{path}: its metadata do not say {FORMAT!r}: it was not exported by this version of fusebench")
+    network = facts.get("network", "")
+    if network not in MODELS:
+        raise UserError(f"{path}: its network {network[:40]!r} is unknown; known are {', '.join(MODELS)}")
+    size = _image_size(model, path)
+    if facts.get("image_size") != str(size):
+        raise UserError(f"{path}: takes images of {size} px, but says {facts.get('image_size', '')[:40]!r} of itself")
+    if facts.get("preprocessing") != json.dumps(preprocessing(network)):
+        raise UserError(
+            f"{path}: its preprocessing ({facts.get('preprocessing', 'not stated')[:200]}) is not that of {network}, "
+            f"{json.dumps(preprocessing(network))}"
+        )
+    if facts.get("classes") != json.dumps(CLASSES):
+        raise UserError(f"{path}: its classes are {facts.get('classes', 'not stated')[:80]}, not {json.dumps(CLASSES)}")
+    return OnnxFile(path=path, network=network, image_size=size, precision=facts.get("precision", "")[:10], facts=facts)
+
+
+def require_size(file: OnnxFile, image_size: int) -> None:
+    """Check that a file takes images of ``image_size`` pixels.
+
+    Raises:
+        UserError: it takes others.
+    """
+    if file.image_size != image_size:
+        raise UserError(f"{file.path}: takes images of {file.image_size} px, the images have {image_size}")
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise UserError(f"{path}: is larger than 2 GiB, which no ONNX file can be")
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from None
+    except (DecodeError, ValueError) as error:
+        raise UserError(f"{path}: is not an ONNX file, or is damaged ({' '.join(str(error).split())[:80]})") from None
+    if not model.graph.node:
+        raise UserError(f"{path}: is not an ONNX file, or is damaged (no operator in it)")
+    return model
+
+
+def _require_self_contained(model: onnx.ModelProto, path: Path) -> None:
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            where = next((one.value for one in tensor.external_data if one.key == "location"), "")
+            there = (path.parent / where).is_file() if where and len(where) < 256 else False
+            raise UserError(
+                f"{path}: keeps its weights in another file, {where[:80]!r}, "
+                f"{'which may be any' if there else 'which is not there'}; a file of fusebench has its weights inside"
+            )
+    for node in _nodes(model.graph):
+        if node.domain not in DOMAINS:
+            raise UserError(f"{path}: has an operator from outside, {node.domain[:40]}.{node.op_type[:40]}")
+    if model.functions:
+        raise UserError(f"{path}: defines operators of its own, which no file of fusebench does")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise UserError(f"{path}: is damaged ({' '.join(str(error).split())[:120]})") from None
+
+
+def _image_size(model: onnx.ModelProto, path: Path) -> int:
+    graph = model.graph
+    fixed = {one.name for one in graph.initializer}
+    inputs, outputs = [one for one in graph.input if one.name not in fixed], list(graph.output)
+    if [one.name for one in inputs] != [INPUT] or [one.name for one in outputs] != [OUTPUT]:
+        names = ", ".join(one.name[:40] for one in (*inputs, *outputs))
+        raise UserError(f"{path}: takes and gives {names}; a file of fusebench takes {INPUT} and gives {OUTPUT}")
+    taken = inputs[0].type.tensor_type
+    if taken.elem_type != onnx.TensorProto.UINT8:
+        kind = onnx.TensorProto.DataType.Name(taken.elem_type).lower()
+        raise UserError(f"{path}: takes {kind} images, already normalised perhaps; a file of fusebench takes uint8")
+    batch, *image = taken.shape.dim
+    if batch.HasField("dim_value"):
+        raise UserError(f"{path}: its batch is frozen at {batch.dim_value}; a file of fusebench takes any")
+    sides = [one.dim_value for one in image]
+    if len(sides) != 3 or sides[0] != 1 or sides[1] != sides[2] or sides[1] < 1:
+        raise UserError(f"{path}: takes images of shape {sides}; a file of fusebench takes [1, S, S]")
+    return sides[1]
+
+
+def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    inner = [one.g for node in graph.node for one in node.attribute if one.HasField("g")]
+    return [*graph.node, *(node for one in inner for node in _nodes(one))]
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    return [
+        *graph.initializer,
+        *(one.t for node in _nodes(graph) for one in node.attribute if one.HasField("t")),
+    ]
