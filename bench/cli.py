@@ -27,6 +27,7 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="Folder to write; made if missing.", show_default=False)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU where there is one.")]
+Results = Annotated[Path, typer.Argument(help="Folder written by 'fusebench run'.", show_default=False)]
 Precision = Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto: mixed on a GPU, fp32 on the CPU.")]
 
 
@@ -165,8 +166,12 @@ def run(
     step: Annotated[
         str, typer.Option(help="Training steps: eager, graph, compiled (GPU), or auto: the fastest that is possible.")
     ] = "auto",
+    measured: Annotated[
+        bool,
+        typer.Option("--measure/--no-measure", help="Export and measure one cell of each network at the end."),
+    ] = True,
 ) -> None:
-    """Train and judge every cell of a matrix, then write the tables.
+    """Train and judge every cell of a matrix, measure one of each network, then write the tables.
 
     A run that was stopped goes on when called again; finished cells are not trained twice. A cell that fails stays in
     the tables with its reason, the others go on, and the exit code is 1.
@@ -204,14 +209,95 @@ def run(
             progress=bars.run,
             finished=bars.line,
         )
-    _report(out, ("leaderboard",))
     console = Console()
+    failed = summary.failed
+    if measured and summary.done + summary.found:
+        from bench.measure import RUN_BATCHES, Plan
+
+        try:
+            failed += _measure(out, Plan(batches=RUN_BATCHES))
+        except UserError as error:  # the cells are done all the same, and their tables wanted
+            failed += (f"measure: {error}",)
+    _report(out, ("leaderboard", "table5", "engines") if measured else ("leaderboard",))
     console.print(
         f"{summary.done} cells done, {summary.found} found finished, {len(summary.failed)} failed", highlight=False
     )
-    if summary.failed:
-        for failure in summary.failed:
-            console.print(f"failed: {failure}", markup=False, highlight=False, soft_wrap=True)
+    for failure in failed:
+        console.print(f"failed: {failure}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def measure(
+    results: Results,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cells to measure, e.g. 'model2/*'; may be repeated; by default one of each network.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Measure every finished cell.")] = False,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Engine, e.g. onnxruntime-cpu; may be repeated; see below.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(help="Images of a call; may be repeated; by default 1, 8, 32 and 64.", show_default=False),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Timed visits to each engine; the intervals come from them.")] = 10,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure anew what has been measured on this machine, and replace it.")
+    ] = False,
+) -> None:
+    """Export finished cells to ONNX and measure them under PyTorch and ONNX Runtime, from the run's folder alone.
+
+    Every engine classifies the whole test set first; one whose probabilities differ from PyTorch's by more than its
+    tolerance stays in the tables, marked and not ranked. The folder can be copied and measured on another machine; the
+    rows of all machines stay.
+
+    Engines: pytorch-cpu, onnxruntime-cpu (fp32, int8), pytorch-cuda, pytorch-graph-cuda, onnxruntime-cuda,
+    onnxruntime-nhwc, onnxruntime-tensorrt; by name only, as they compile for minutes: pytorch-compiled-cpu,
+    pytorch-compiled-cuda.
+    """
+    from bench.measure import BATCHES, Plan
+
+    plan = Plan(
+        only=only or (), every=every, engines=engine or (), batches=batch or BATCHES, rounds=rounds, again=again
+    )
+    failed = _measure(results, plan)
+    _report(results, ("table5", "engines"))
+    for failure in failed:
+        Console().print(f"failed: {failure}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An ONNX file that 'fusebench measure' wrote.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(help="Images: PNG, JPEG, PGM, TIFF or DICOM.", show_default=False)],
+    csv: Annotated[Path | None, typer.Option(help="File for the answers, too.", show_default=False)] = None,
+) -> None:
+    """Classify images: the probability that each shows a malignant lesion, and the decision.
+
+    Images are decoded, made grey and resized as in training. A file that can't be read is named with the reason, the
+    others are classified, and the exit code is 1.
+    """
+    from bench.predict import predict as predict_files
+    from bench.report import prediction_table, terminal_table
+    from bench.report.formats import to_csv
+    from fusion.files import write_text
+
+    with _bars() as bars, _interrupted("nothing was written"):
+        answers, notes = predict_files(model, files, lambda done: bars.stage("classify", done, len(files)))
+    table = prediction_table(answers, notes)
+    Console().print(terminal_table(table))
+    if csv:
+        write_text(csv, to_csv(table))
+    if (answers["reason"] != "").any():
         raise typer.Exit(1)
 
 
@@ -303,7 +389,7 @@ def gpu_check(
         list[str] | None, typer.Option(help="Cells to run, e.g. 'model2/*'; may be repeated.", show_default=False)
     ] = None,
 ) -> None:
-    """Measure this machine's GPU: the tests that need one, the data path, and the whole matrix at the paper's scale.
+    """Measure this machine's GPU: its tests, the data path, the whole matrix at the paper's scale, and the engines.
 
     The matrix runs on phantoms with random weights and without early stopping, so every cell trains 25 or 30 epochs.
     A check that was stopped goes on when called again.
@@ -323,10 +409,22 @@ def gpu_check(
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder written by 'fusebench run'.", show_default=False)],
+    results: Results,
 ) -> None:
-    """Write Tables 1-4, 6 and the leaderboard as csv, Markdown and LaTeX, ours beside the paper's, and print them."""
+    """Write all tables as csv, Markdown and LaTeX, ours beside the paper's, and print them."""
     _report(results, ())
+
+
+def _measure(results: Path, plan: Any) -> tuple[str, ...]:
+    from bench.measure import measure as measure_cells
+
+    with _bars() as bars, _resumable():
+        summary = measure_cells(results, plan, progress=bars.run, finished=bars.line)
+    Console().print(
+        f"{summary.measured} cells measured, {summary.found} found measured, {len(summary.failed)} failed",
+        highlight=False,
+    )
+    return summary.failed
 
 
 def _report(results: Path, shown: tuple[str, ...]) -> None:
@@ -337,6 +435,35 @@ def _report(results: Path, shown: tuple[str, ...]) -> None:
         if name in shown or not shown:
             console.print(terminal_table(table))
     _print_next(f"open {results / 'tables'}/ (csv, Markdown, LaTeX)")
+
+
+@app.command()
+def doctor(
+    weights: Annotated[
+        str, typer.Option(help="imagenet, random, or a folder of safetensors files, as for 'run'.")
+    ] = "imagenet",
+    out: Annotated[Path, typer.Option(help="Folder for results; it need not exist.")] = Path("results"),
+    json: Annotated[Path | None, typer.Option(help="File for the findings, too.", show_default=False)] = None,
+) -> None:
+    """Examine this machine: would it do what it claims, or something else in silence?
+
+    Each line is ok, absent (not on this machine, and nothing claims it is) or FAULT with what to do about it. It asks
+    no network and changes nothing. The exit code is 1 if there is a fault.
+    """
+    from bench.doctor import examine
+    from fusion.files import write_json
+
+    console = Console()
+    with _interrupted("not everything was examined"):
+        findings = examine(
+            out, weights, lambda found: console.print(str(found), markup=False, highlight=False, soft_wrap=True)
+        )
+    faults = sum(finding.status == "fault" for finding in findings)
+    console.print(f"{len(findings)} checks, {faults} at fault", highlight=False)
+    if json:
+        write_json(json, {"findings": [vars(finding) for finding in findings]})
+    if faults:
+        raise typer.Exit(1)
 
 
 def _print_next(text: str) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from bench.engine_rows import machine_name as machine_name  # lives where no torch is needed
 from fusion.cores import cpu_count
 
 PACKAGES = (
     *("fusebench", "torch", "torchvision", "timm", "triton", "nvidia-dali-cuda130", "scikit-learn", "numpy", "scipy"),
-    *("pandas", "pillow"),
+    *("pandas", "pillow", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"),
 )
 
 
@@ -50,12 +51,6 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),
         "packages": {name: _version(name) for name in PACKAGES},
     }
-
-
-def machine_name(environment: dict[str, Any]) -> str:
-    """Return the GPU, or the CPU with its cores, of ``describe_environment``."""
-    gpu = environment["gpu"]
-    return gpu["name"] if gpu else f"{environment['cpu']}, {environment['cpu_cores']} cores"
 
 
 def _version(package: str) -> str:

@@ -1,8 +1,8 @@
-"""All that needs a GPU in one command, ``fusebench gpu-check``: tests, data path, the whole matrix at full length.
+"""All that needs a GPU in one command, ``fusebench gpu-check``: tests, data path, the matrix at full length, engines.
 
 The work lies in a folder that git ignores and goes on where it was when called again. What is kept goes to
-``results/reference/<gpu>/``: result rows, environments, tables, the data path's figures, and a summary that says what
-was measured and what could not be run.
+``results/reference/<gpu>/``: result rows, measurements, environments, tables, the data path's figures, and a summary
+that says what was measured and what could not be run.
 """
 
 import re
@@ -18,13 +18,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from bench.engine_rows import ENVIRONMENT, MEASUREMENTS, read_environment
 from bench.environment import describe_environment, machine_name
 from bench.matrix import MATRICES, read_matrix
+from bench.paper import paper_costs
 from bench.report import build_tables, write_table
-from bench.report.read import read_rows, read_run
+from bench.report.read import read_measurements, read_rows, read_run
 from bench.store import ROW_COLUMNS
 from fusion.errors import UserError
-from fusion.files import make_folder, write_json, write_text
+from fusion.files import content_hash, make_folder, write_json, write_text
 from fusion.split import PROTOCOLS
 
 NEEDED = (
@@ -32,9 +34,12 @@ NEEDED = (
     *("typer", "rich", "psutil", "threadpoolctl", "torchvision"),
 )
 """Modules without which nothing can be measured; their packages are those of pyproject.toml."""
+ENGINE_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""Modules without which no cell is exported and no engine measured."""
 OPTIONAL = {
     "nvidia.dali": "DALI: the loader dali is not measured, torchvision decodes",
     "pytest": "pytest: the tests that need a GPU",
+    **{name: f"{name}: the engines, PyTorch's too" for name in ENGINE_PACKAGES},
 }
 """What is left out without them."""
 SUMMARY = "summary.md"
@@ -87,7 +92,8 @@ def check(
         raise UserError(f"{', '.join(missing)} can't be imported; install the packages of pyproject.toml first")
     if protocol not in (*PROTOCOLS, "both"):
         raise UserError(f"--protocol {protocol!r} is unknown; choose from {', '.join(PROTOCOLS)}, both")
-    read_matrix(tomllib.loads(full_length_matrix()), "the full matrix").select(list(only))  # refuses what matches none
+    full = read_matrix(tomllib.loads(full_length_matrix()), "the full matrix")
+    chosen = {cell.name for cell in full.select(list(only))}  # refuses what matches none
     left_out = [text for name, text in OPTIONAL.items() if not _is_there(name)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = machine_name(describe_environment(device))
@@ -95,7 +101,7 @@ def check(
     make_folder(work)
     seconds: dict[str, float] = {}
     failures: list[str] = []
-    earlier: list[str] = []
+    notices: list[str] = []
 
     def part(name: str, module: str, *arguments: object) -> bool:
         print(f"== {name}", flush=True)  # noqa: T201
@@ -118,18 +124,23 @@ def check(
             raise UserError(f"{failures[-1]}; nothing was measured")
     matrix = work / "full.toml"
     write_text(matrix, full_length_matrix())
-    selection = [argument for pattern in only for argument in ("--only", pattern)]
-    cells = "--data", prepared, "--out", run, "--protocol", protocol, "--weights", "random", *selection
-    part("matrix", "bench", "run", matrix, *cells)
+    cells = "--data", prepared, "--out", run, "--protocol", protocol, "--weights", "random", *_selection(only)
+    part("matrix", "bench", "run", matrix, *cells, "--no-measure")
     if (run / "run.json").exists():
-        keep_run(run, kept)
+        keep_run(run, kept)  # measuring takes long, and may be stopped
+        printed = [cell for cell in paper_costs()["cell"] if cell in chosen]
+        if not printed:
+            notices.append("engines were not measured: none of the cells chosen is in the paper's Table 5")
+        elif all(map(_is_there, ENGINE_PACKAGES)):
+            part("measure", "bench", "measure", run, *_selection(printed))
+            keep_run(run, kept)
     for file, kinds in DATA_PATHS[device.type].items():
         if (kept / file).exists():
-            earlier.append(f"{file} is of an earlier call; delete it to measure again")
+            notices.append(f"{file} is of an earlier call; delete it to measure again")
         else:
             part(file.removesuffix(".csv"), "bench", "data-path", "--data", prepared, "--csv", kept / file, *kinds)
     rows = read_rows(run) if (run / "run.json").exists() else pd.DataFrame(columns=list(ROW_COLUMNS))
-    write_text(kept / SUMMARY, summary(machine, rows, seconds, [*failures, *earlier], left_out))
+    write_text(kept / SUMMARY, summary(machine, rows, seconds, [*failures, *notices], left_out))
     print((kept / SUMMARY).read_text(encoding="utf-8"))  # noqa: T201
     return Check(kept=kept, failures=tuple(failures))
 
@@ -153,11 +164,15 @@ def full_length_matrix() -> str:
 
 
 def keep_run(run: Path, kept: Path) -> None:
-    """Keep what a run says, not its weights and predictions: rows, run.json and tables."""
-    rows = read_rows(run)
+    """Keep what a run says, not its weights and predictions: rows, measurements, run.json, machines and tables."""
+    rows, measurements = read_rows(run), read_measurements(run)
     write_text(kept / "rows.csv", rows.to_csv(index=False))
     write_json(kept / "run.json", read_run(run))
-    for table in build_tables(read_run(run), rows).values():
+    if len(measurements):
+        write_text(kept / "measurements.csv", measurements.to_csv(index=False))
+        machines = [read_environment(path.parent) for path in (run / MEASUREMENTS).glob(f"[!.]*/{ENVIRONMENT}")]
+        write_json(kept / "environments.json", {content_hash(machine): machine for machine in machines})
+    for table in build_tables(read_run(run), rows, measurements).values():
         write_table(table, kept / "tables")
 
 
@@ -170,7 +185,7 @@ def summary(
         machine: name of the GPU.
         rows: the run's result rows.
         seconds: of each part of this call.
-        failures: parts that failed or are of an earlier call, a sentence each.
+        failures: parts that failed, were not needed or are of an earlier call, a sentence each.
         left_out: what could not be run, a sentence each.
     """
     done = rows[rows["status"] == "done"]
@@ -202,6 +217,10 @@ def summary(
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _selection(patterns: Sequence[str]) -> list[str]:
+    return [argument for pattern in patterns for argument in ("--only", pattern)]
 
 
 def _is_there(module: str) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from fusion.catalog import LABEL_NAMES
 from fusion.errors import UserError
@@ -108,7 +107,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         model = onnx.load_model_from_string(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from None
-    except (DecodeError, ValueError) as error:
+    except Exception as error:  # of protobuf, which names no class that onnx would pass on
         raise UserError(f"{path}: is not an ONNX file, or is damaged ({' '.join(str(error).split())[:80]})") from None
     if not model.graph.node:
         raise UserError(f"{path}: is not an ONNX file, or is damaged (no operator in it)")

@@ -69,6 +69,25 @@ def paper_metrics() -> pd.DataFrame:
     return pd.DataFrame(values, columns=["cell", "metric", "value"])
 
 
+def paper_costs() -> pd.DataFrame:
+    """Return Table 5 as ``cell, executed_time_s, parameter_size_mib, layers``, in printed order.
+
+    The paper's MB are read as MiB; its sizes of EfficientNetB0 fit under no reading (``results/README.md``).
+    """
+    table = paper_table(5).rename(columns={"parameter_size_mb": "parameter_size_mib"})
+    table.insert(0, "cell", [_cost_cell(model) for model in table["model"]])
+    return table.drop(columns="model")
+
+
+def _cost_cell(model: str) -> str:
+    backbone, _, end = model.partition(" + ")
+    if not end:
+        epochs, batch_size = re.findall(r"\d+", model)
+        return f"model3/cnn17+e{epochs}+b{batch_size}"
+    family = "model1" if end in CLASSIFIERS else "model2"
+    return f"{family}/{BACKBONES[backbone]}+{(CLASSIFIERS | OPTIMIZERS)[end]}"
+
+
 def _roc_cell(figure: int, model: str) -> str:
     """Return the cell of a curve: Figures 6, 7 and 8 show Models 1, 2 and 3."""
     if figure == 8:

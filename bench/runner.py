@@ -19,6 +19,7 @@ from bench.evaluate import prediction_frame
 from bench.matrix import Cell, Matrix
 from bench.metrics import Measured, classification_metrics
 from bench.report.read import read_run
+from bench.run_images import write_run_images
 from bench.store import CellKey, definition_hash, done_rows, failed_rows, has_backbone, is_done, write_cell
 from bench.train import Epoch
 from fusion.errors import UserError
@@ -106,7 +107,7 @@ def _run_jobs(
         def report(part: float, job: Job = job, before: float = work) -> None:
             progress(job.name, before + part * job.cost, total)
 
-        started = time.perf_counter()
+        started, failure = time.perf_counter(), ""
         if not found:
             failure = _run_cell(job, key, defined, prepared, out, settings, report)
             if failure:
@@ -115,6 +116,8 @@ def _run_jobs(
             else:
                 done += 1
                 finished(f"{job.name} done in {time.perf_counter() - started:.0f} s")
+        if not failure:
+            write_run_images(job, prepared, out, settings)
         work += job.cost
         progress(job.name, work, total)
     return Summary(done=done, found=sum(is_found), failed=tuple(failed))

@@ -28,7 +28,16 @@ LATEX = str.maketrans(
     | {"[": "{[}", "*": "{*}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}
-    | {"−": "$-$", "–": "--", "—": "---", "…": r"\ldots{}", "≥": r"$\geq$", "×": r"$\times$"}
+    | {
+        "−": "$-$",
+        "–": "--",
+        "—": "---",
+        "…": r"\ldots{}",
+        "≥": r"$\geq$",
+        "×": r"$\times$",
+        "†": r"\textdagger{}",
+        "Δ": r"$\Delta$",
+    }
 )
 
 
@@ -114,8 +123,8 @@ class _Fitted:
 
 
 def _width(table: Table, columns: list[str]) -> int:
-    """Return how many characters wide the table is when no cell is broken; one blank stands between two columns."""
-    return sum(max(len(column), *map(len, table.display[column]), 0) + 1 for column in columns)
+    """Return how many characters wide the table is when no cell is broken; a blank stands on each side of a column."""
+    return 1 + sum(max(len(column), *map(len, table.display[column]), 0) + 1 for column in columns)
 
 
 def _grid(table: Table, columns: list[str], *, broken: bool) -> rich.table.Table:

@@ -1,23 +1,57 @@
-"""A run's folder read back: ``run.json`` and the rows of its cells, checked."""
+"""A run's folder read back: ``run.json``, the rows of its cells and those of its measurements, checked."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bench.engine_rows import (
+    ENGINE_COLUMNS,
+    ENGINE_METRICS,
+    ENVIRONMENT,
+    MEASUREMENTS,
+    STATUSES,
+    machine_name,
+    read_environment,
+)
+from bench.report.layout import one_line
 from bench.store import ROW_COLUMNS
 from fusion.catalog import LABEL_NAMES
 from fusion.errors import UserError
+from fusion.files import content_hash
 
-NUMERIC_COLUMNS = ("seed", "value", "low", "high", "n")
-REQUIRED_COLUMNS = ("seed",)
-STATUSES = ("done", "failed")
+
+@dataclass(frozen=True, kw_only=True)
+class _Schema:
+    """What the rows of one file must be."""
+
+    columns: tuple[str, ...]
+    statuses: tuple[str, ...]
+    whole: tuple[str, ...]
+    """Columns of whole numbers, never empty."""
+    once: tuple[str, ...]
+    """No two rows are the same in all of these."""
+
+
+RESULT_ROWS = _Schema(columns=ROW_COLUMNS, statuses=("done", "failed"), whole=("seed",), once=("metric",))
+ENGINE_ROWS = _Schema(
+    columns=ENGINE_COLUMNS,
+    statuses=STATUSES,
+    whole=("seed", "batch"),
+    once=("engine", "precision", "batch", "metric"),
+)
+NUMBERS = ("value", "low", "high", "n")
+LARGEST_WHOLE = 2**53
+"""A CSV's numbers are read as float64, which holds whole numbers up to here."""
+NAME_LENGTH = 60
 RUN_KEYS = {"matrix": dict, "cells": list, "protocols": list, "seeds": list, "weights": str, "data": dict}
 DATA_KEYS = {"data_hash": str, "image_size": int, "synthetic_sources": list, "counts": list}
 ITEM_TYPES = {"cells": str, "protocols": str, "seeds": int}
 COUNT_KEYS = {"source": str, "modality": str, "label": int, "images": int, "copies": int}
+ENVIRONMENT_KEYS = {"gpu": object, "cpu": str, "cpu_cores": int}
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
@@ -58,46 +92,115 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
             is neither done nor failed.
     """
     cells = run_dir / "cells"
-    paths = sorted(path.relative_to(cells) for path in cells.glob("*/*/**/rows.csv"))
-    # a folder whose name begins with a dot is a cell that was being written when its run was interrupted
-    finished = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
-    frames = [_read_cell(cells / path, path) for path in finished]
-    empty = _numbers_parsed(pd.DataFrame(columns=list(ROW_COLUMNS), dtype=str), run_dir)
-    return pd.concat(frames, ignore_index=True) if frames else empty
+    places = _places(cells, "*/*/**/rows.csv")
+    frames = [_read_rows(cells / place, RESULT_ROWS, _keys(place.parent)) for place in places]
+    return pd.concat(frames, ignore_index=True) if frames else _empty(RESULT_ROWS)
 
 
-def _read_cell(path: Path, place: Path) -> pd.DataFrame:
+def read_measurements(run_dir: Path) -> pd.DataFrame:
+    """Return what ``fusebench measure`` found on every machine: ``ENGINE_COLUMNS``, and the ``machine``'s name.
+
+    Text is ``str``, numbers are numbers, empty ones NaN. Machines of the same name are told apart by the hash of their
+    environment. A run that was never measured gives an empty frame.
+
+    Raises:
+        UserError: a file can't be read, its columns are not ``ENGINE_COLUMNS``, a number is text, a status, metric or
+            unit is unknown, a row belongs to another place or occurs twice, or the description of the machine is
+            missing, damaged or another's.
+    """
+    frames, names = [], {}
+    for folder in sorted((run_dir / MEASUREMENTS).glob("[!.]*/")):
+        if places := _places(folder, "*/*/**/*.csv"):
+            machine, name = _machine(folder)
+            names[machine] = name
+            keys = {"environment_hash": machine}
+            frames += [_read_engines(folder / place, keys | _keys(place.with_suffix(""))) for place in places]
+    rows = pd.concat(frames, ignore_index=True) if frames else _empty(ENGINE_ROWS)
+    shared = {machine for machine, name in names.items() if list(names.values()).count(name) > 1}
+    told_apart = {machine: f"{name} [{machine[:6]}]" if machine in shared else name for machine, name in names.items()}
+    return rows.assign(machine=[told_apart[machine] for machine in rows["environment_hash"]])
+
+
+def _places(folder: Path, pattern: str) -> list[Path]:
+    """Return the files below ``folder``; a name that begins with a dot is of something that was being written."""
+    places = sorted(path.relative_to(folder) for path in folder.glob(pattern))
+    return [place for place in places if not any(part.startswith(".") for part in place.parts)]
+
+
+def _keys(place: Path) -> dict[str, str]:
+    protocol, seed, *cell = place.parts
+    return {"protocol": protocol, "seed": seed, "cell": "/".join(cell)}
+
+
+def _machine(folder: Path) -> tuple[str, str]:
+    """Return the hash and the name of the machine whose measurements lie in ``folder``."""
+    path = folder / ENVIRONMENT
+    environment = read_environment(folder)
+    _check_keys(environment, ENVIRONMENT_KEYS, f"{path}")
+    if environment["gpu"] is not None:
+        _check_keys(environment["gpu"], {"name": str}, f"{path}: gpu")
+    found = content_hash(environment)
+    if not found.startswith(folder.name):
+        raise UserError(
+            f"{path}: its content has the hash {found[:12]}, but its folder is named {folder.name!r}; copy a machine's "
+            "folder as it is, or measure again"
+        )
+    return found, one_line(machine_name(environment), NAME_LENGTH)
+
+
+def _read_engines(path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
+    rows = _read_rows(path, ENGINE_ROWS, keys)
+    for status, metric, unit in zip(rows["status"], rows["metric"], rows["unit"], strict=True):
+        if status != "done" and metric:
+            raise UserError(f"{path}: metric {metric!r} in a row that is {status}; there it is empty")
+        if status == "done" and metric not in ENGINE_METRICS:
+            raise UserError(f"{path}: metric {metric!r} is not one of {', '.join(ENGINE_METRICS)}")
+        if status == "done" and unit != ENGINE_METRICS[metric]:
+            raise UserError(f"{path}: unit {unit!r} of {metric} is not {ENGINE_METRICS[metric]!r}")
+    return rows
+
+
+def _read_rows(path: Path, schema: _Schema, keys: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows of one file, all of which must have the ``keys`` that its place says."""
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:  # pandas' parser errors and undecodable text are ValueErrors
         raise UserError(f"{path}: cannot be read as CSV ({' '.join(str(error).split())})") from error
-    if tuple(rows.columns) != ROW_COLUMNS:
-        raise UserError(f"{path}: {_difference(list(rows.columns))}; the columns are {', '.join(ROW_COLUMNS)}")
-    for status in rows.loc[~rows["status"].isin(STATUSES), "status"]:
-        raise UserError(f"{path}: status {status!r} is not one of {', '.join(STATUSES)}")
-    protocol, seed, *cell = place.parts[:-1]
-    for column, expected in (("protocol", protocol), ("seed", seed), ("cell", "/".join(cell))):
+    if tuple(rows.columns) != schema.columns:
+        difference = _difference(list(rows.columns), schema.columns)
+        raise UserError(f"{path}: {difference}; the columns are {', '.join(schema.columns)}")
+    for status in rows.loc[~rows["status"].isin(schema.statuses), "status"]:
+        raise UserError(f"{path}: status {status!r} is not one of {', '.join(schema.statuses)}")
+    for column, expected in keys.items():
         for found in rows.loc[rows[column] != expected, column]:
             raise UserError(f"{path}: {column} {found!r} does not belong here; its folder says {expected!r}")
-    for metric in rows.loc[rows.duplicated("metric"), "metric"]:
-        raise UserError(f"{path}: metric {metric!r} occurs twice")
-    return _numbers_parsed(rows, path)
-
-
-def _numbers_parsed(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    parsed = rows.copy()
-    for column in NUMERIC_COLUMNS:
-        numbers = pd.to_numeric(rows[column], errors="coerce").astype(float)
-        may_be_empty = () if column in REQUIRED_COLUMNS else ("", "nan")
-        for text in rows.loc[numbers.isna() & ~rows[column].isin(may_be_empty), column]:
-            raise UserError(f"{path}: {column} {text!r} is not a number")
-        parsed[column] = numbers.astype(int) if column in REQUIRED_COLUMNS else numbers
+    parsed = _numbers_parsed(rows, schema, path)
+    for row in parsed[parsed.duplicated(list(schema.once))].to_dict("records"):
+        raise UserError(f"{path}: {', '.join(f'{column} {row[column]!r}' for column in schema.once)} occurs twice")
     return parsed
 
 
-def _difference(columns: list[str]) -> str:
-    missing = [name for name in ROW_COLUMNS if name not in columns]
-    unexpected = [name for name in columns if name not in ROW_COLUMNS]
+def _numbers_parsed(rows: pd.DataFrame, schema: _Schema, path: Path) -> pd.DataFrame:
+    parsed = rows.copy()
+    for column in (*schema.whole, *NUMBERS):
+        numbers = pd.to_numeric(rows[column], errors="coerce").astype(float)
+        if column in schema.whole:
+            wrong, kind = ~(numbers.between(0, LARGEST_WHOLE) & (numbers % 1 == 0)), "a whole number"
+        else:
+            wrong, kind = numbers.isna() & ~rows[column].isin(("", "nan")), "a number"
+        for text in rows.loc[wrong, column]:
+            raise UserError(f"{path}: {column} {text!r} is not {kind}")
+        parsed[column] = numbers.astype(int) if column in schema.whole else numbers
+    return parsed
+
+
+def _empty(schema: _Schema) -> pd.DataFrame:
+    return _numbers_parsed(pd.DataFrame(columns=list(schema.columns), dtype=str), schema, Path())
+
+
+def _difference(columns: list[str], expected: tuple[str, ...]) -> str:
+    missing = [name for name in expected if name not in columns]
+    unexpected = [name for name in columns if name not in expected]
     parts = [f"lacks {', '.join(missing)}"] if missing else []
     parts += [f"has the unknown {', '.join(unexpected)}"] if unexpected else []
     return " and ".join(parts) or "its columns are in another order"

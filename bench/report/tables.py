@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from bench.paper import ABLATIONS, PRINTED_NAMES, PROPOSED, SCORES, SOURCES, paper_metrics, paper_table
+from bench.report.engines import engines, table5
 from bench.report.layout import COMPARED, METRICS, NONE, Table, compared
 from bench.report.leaderboard import leaderboard
+from bench.report.measured import gather, up_to_date
 from bench.report.notes import labels, phantom_notes, run_notes, status_notes
 from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, of_models, protocol_column, summarise, union
 from fusion.catalog import LABEL_NAMES
@@ -57,12 +59,19 @@ SCORE_TABLES = {
         keys_of=_epochs_and_batch,
     ),
 }
+MARKED = ["cell", "protocol", "seed", "weights", "synthetic_sources", "data_hash"]
+"""Columns of results and measurements alike, from which notes and labels are made."""
 
 
-def build_tables(run: dict[str, Any], rows: pd.DataFrame) -> dict[str, Table]:
-    """Return Tables 1 to 4 and 6 and the leaderboard of one run, by name, from ``read_run`` and ``read_rows``.
+def build_tables(run: dict[str, Any], rows: pd.DataFrame, measurements: pd.DataFrame) -> dict[str, Table]:
+    """Return Tables 1 to 6, the engines and the leaderboard of one run, by name.
 
-    Every planned cell is a row under every protocol, failed ones and those not run too.
+    Every planned cell is a row of Tables 2 to 4 and 6 under every protocol, failed ones and those not run too.
+
+    Args:
+        run: from ``read_run``.
+        rows: from ``read_rows``.
+        measurements: from ``read_measurements``; those of a cell that was run again since are left out.
     """
     printed: Printed = {(row["cell"], row["metric"]): row["value"] for row in paper_metrics().to_dict("records")}
     order = {cell: place for place, cell in enumerate(dict.fromkeys(cell for cell, _ in printed))}
@@ -70,16 +79,21 @@ def build_tables(run: dict[str, Any], rows: pd.DataFrame) -> dict[str, Table]:
     summaries = summarise(run, rows)
     # the paper's cells in its order, then the others in the order of the matrix
     summaries.sort(key=lambda s: (protocols.index(s.protocol), order.get(s.cell, len(order))))
-    notes = run_notes(run, rows)
+    now = up_to_date(measurements, rows)
+    told = pd.concat([rows[MARKED], measurements.loc[now, MARKED]])
+    notes = run_notes(run, told)
+    measured = gather(measurements[now], outdated=measurements.loc[~now, "cell"])
     ranked = of_models(summaries, *(table.model for table in SCORE_TABLES.values()))
     tables = (
         _counts(run["data"]["counts"], notes),
         *(_scores(name, summaries, printed, notes) for name in SCORE_TABLES),
+        table5(run, measured, notes),
         _literature(run, summaries, printed, notes),
-        leaderboard(ranked, printed, notes),
+        engines(run, measured, notes),
+        leaderboard(ranked, printed, measured, notes),
     )
     # a CSV file has no notes, and must say all the same what its numbers rest on
-    marks = {column: " ".join(names) for column, names in labels(run, rows).items()}
+    marks = {column: " ".join(names) for column, names in labels(run, told).items()}
     return {table.name: replace(table, frame=table.frame.assign(**marks)) for table in tables}
 
 

@@ -15,7 +15,7 @@ import bench.data_path
 import bench.runner
 from bench.cli import app
 
-TABLES = ("table1", "table2", "table3", "table4", "table6", "leaderboard")
+TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard")
 
 
 Call = Callable[..., tuple[int, str, str]]
@@ -284,6 +284,7 @@ def test_tables_that_cannot_be_written_are_refused(
     call: Call, refusal: Refusal, tiny_toml: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     arguments = ["run", tiny_toml, "--data", tiny_data, "--out", tmp_path / "out", "--only", "model3/*e1*"]
+    arguments.append("--no-measure")
     assert call(*arguments, "--device", "cpu")[0] == 0
     for table in (tmp_path / "out" / "tables").iterdir():
         table.unlink()
@@ -309,6 +310,7 @@ def test_a_failed_cell_is_told_kept_in_the_tables_and_ends_with_1(
     weights, out = tmp_path / "weights", tmp_path / "run"
     weights.mkdir()
     arguments = ["run", tiny_toml, "--data", tiny_data, "--out", out, "--device", "cpu", "--weights", weights]
+    arguments.append("--no-measure")
     code, text, err = call(*arguments, "--only", "model2/*", "--only", "model3/*")
     assert code == 1
     assert "2 cells done, 0 found finished, 1 failed" in text
@@ -369,7 +371,7 @@ def test_from_phantoms_to_the_tables(
     assert "phantom data: busi, oasbud, rsna" in text
     assert f"next: fusebench run paper --data {data} --out" in text
 
-    run = ["run", tiny_toml, "--data", data, "--out", out, "--device", "cpu"]
+    run = ["run", tiny_toml, "--data", data, "--out", out, "--device", "cpu", "--no-measure"]
     code, text, err = call(*run)
     assert code == 0
     assert "9 cells done, 0 found finished, 0 failed" in text
@@ -401,6 +403,7 @@ def test_seeds_and_protocols_are_added_to_a_run_and_averaged(
     call: Call, tiny_toml: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     run = ["run", tiny_toml, "--data", tiny_data, "--out", tmp_path, "--device", "cpu", "--only", "model3/*"]
+    run.append("--no-measure")
     assert "2 cells done, 0 found finished, 0 failed" in call(*run)[1]
     code, text, _ = call(*run, "--protocol", "both", "--seed", 0, "--seed", 5)
     assert code == 0

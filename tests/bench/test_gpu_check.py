@@ -13,11 +13,17 @@ import typer.main
 
 import bench.gpu_check
 from bench.cli import app, main
+from bench.engine_rows import Found, machine_folder, write_found
 from bench.gpu_check import PYTEST_OPTIONS, TESTS, check, full_length_matrix, gpu_tests, summary
 from bench.matrix import load_matrix, read_matrix
+from bench.measure import COMMON
+from bench.paper import paper_costs
+from bench.report import read_rows
 from fusion.errors import UserError
+from fusion.files import content_hash
 
 CELL = "model3/cnn17+e25+b64"
+MACHINE: dict[str, Any] = {"gpu": {"name": "card"}, "cpu": "", "cpu_cores": 2}
 Calls = list[list[str]]
 
 
@@ -34,6 +40,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tiny_data: Path) -> Calls:
             group.commands[name].make_context(name, list(rest))  # type: ignore[attr-defined]
             if name == "prepare":
                 Path(rest[0]).symlink_to(tiny_data)
+            if name == "measure":
+                note_measurement(Path(rest[0]))
             if name == "data-path":
                 Path(rest[rest.index("--csv") + 1]).touch()
             if name == "run":
@@ -46,21 +54,38 @@ def calls(monkeypatch: pytest.MonkeyPatch, tiny_data: Path) -> Calls:
     return noted
 
 
+def note_measurement(run: Path) -> None:
+    """Leave what ``fusebench measure`` leaves, without its minutes of exporting."""
+    row = read_rows(run).to_dict("records")[0]
+    common = {key: row[key] for key in COMMON} | {"environment_hash": content_hash(MACHINE)}
+    found = [Found(engine="pytorch-cuda", precision="fp32", metric="cold_start_s", value=1.5, n=1)]
+    write_found(machine_folder(run, MACHINE) / row["protocol"] / str(row["seed"]) / f"{row['cell']}.csv", common, found)
+
+
 def test_everything_is_run_and_kept(calls: Calls, tmp_path: Path) -> None:
     went = check(tmp_path / "work", tmp_path / "kept", scale=0.5, image_size=32, only=[CELL])
     assert went.failures == ()
     assert went.kept.parent == tmp_path / "kept"
     assert [command[:2] if command[0] == "bench" else command[:1] for command in calls] == [
         ["pytest"],
-        *(["bench", name] for name in ("phantom", "prepare", "run", "data-path")),
+        *(["bench", name] for name in ("phantom", "prepare", "run", "measure", "data-path")),
     ]
     assert calls[1][-2:] == ["--scale", "0.5"]
-    assert str(went.kept / "data_path.csv") in calls[4]
+    assert "--no-measure" in calls[3]
+    assert calls[4][2:] == [str(tmp_path / "work" / "run-32"), "--only", CELL]
+    assert str(went.kept / "data_path.csv") in calls[5]
     rows = pd.read_csv(went.kept / "rows.csv")
     assert set(rows["cell"]) == {CELL}
     assert rows.set_index("metric")["value"]["epochs"] == 25  # early stopping is off
     assert json.loads((went.kept / "run.json").read_text(encoding="utf-8"))["environments"]
+    measured = pd.read_csv(went.kept / "measurements.csv")
+    assert measured[["cell", "engine", "value", "machine"]].values.tolist() == [[CELL, "pytorch-cuda", 1.5, "card"]]
+    assert json.loads((went.kept / "environments.json").read_text(encoding="utf-8")) == {
+        measured["environment_hash"][0]: MACHINE
+    }
     assert (went.kept / "tables" / "leaderboard.md").is_file()
+    for table in ("engines", "table5"):
+        assert "measured on: card" in (went.kept / "tables" / f"{table}.md").read_text(encoding="utf-8")
     told = (went.kept / "summary.md").read_text(encoding="utf-8")
     assert "1 cells done, 0 failed" in told
     assert f"| {CELL} | paper |" in told
@@ -70,9 +95,45 @@ def test_a_second_call_goes_on(calls: Calls, tmp_path: Path) -> None:
     for _ in range(2):
         check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
     assert [command[1] for command in calls if command[0] == "bench"] == [
-        *("phantom", "prepare", "run", "data-path"),
-        "run",
+        *("phantom", "prepare", "run", "measure", "data-path"),
+        *("run", "measure"),
     ]
+
+
+@pytest.fixture
+def quick_calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Note the commands; of the matrix, no cell is run."""
+    noted: Calls = []
+
+    def act(module: str, arguments: list[str]) -> int:
+        noted.append([module, *arguments])
+        if arguments[0] == "run":
+            out = Path(arguments[arguments.index("--out") + 1])
+            out.mkdir()
+            (out / "run.json").touch()
+        return 0
+
+    monkeypatch.setattr(bench.gpu_check, "run_module", act)
+    monkeypatch.setattr(bench.gpu_check, "keep_run", lambda *_: None)
+    return noted
+
+
+@pytest.mark.parametrize(
+    ("only", "measured"),
+    [
+        ([], list(paper_costs()["cell"])),
+        (["ablation/*", "model2/resnet50+*", CELL], ["model2/resnet50+rmsprop", CELL]),
+        (["ablation/*"], None),
+    ],
+)
+def test_the_cells_of_table_5_among_those_chosen_are_measured(
+    quick_calls: Calls, tmp_path: Path, only: list[str], measured: list[str] | None
+) -> None:
+    went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=only)
+    asked = [command[3:] for command in quick_calls if command[1] == "measure"]
+    assert asked == ([[text for cell in measured for text in ("--only", cell)]] if measured else [])
+    told = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert ("engines were not measured: none of the cells chosen" in told) == (measured is None)
 
 
 def test_a_part_that_fails_is_told_and_the_others_go_on(
@@ -81,13 +142,15 @@ def test_a_part_that_fails_is_told_and_the_others_go_on(
     inner = bench.gpu_check.run_module
 
     def act(module: str, arguments: list[str]) -> int:
-        return inner(module, arguments) or int(module == "pytest" or "data-path" in arguments)
+        return inner(module, arguments) or int(module == "pytest" or arguments[0] in ("measure", "data-path"))
 
     monkeypatch.setattr(bench.gpu_check, "run_module", act)
     went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
-    assert went.failures == ("gpu tests ended with exit code 1", "data_path ended with exit code 1")
-    assert "- data_path ended with exit code 1" in (went.kept / "summary.md").read_text(encoding="utf-8")
-    assert len(calls) == 5
+    parts = ("gpu tests", "measure", "data_path")
+    assert went.failures == tuple(f"{part} ended with exit code 1" for part in parts)
+    told = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert all(f"- {failure}" in told for failure in went.failures)
+    assert len(calls) == 6
 
 
 @pytest.mark.usefixtures("calls")
@@ -151,7 +214,7 @@ def test_the_gpu_tests_can_be_collected_together() -> None:
     assert collected.returncode == 0, collected.stdout + collected.stderr
 
 
-def test_without_dali_or_pytest_the_summary_says_so(
+def test_without_optional_packages_the_summary_says_so(
     calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = bench.gpu_check._is_there
@@ -160,7 +223,22 @@ def test_without_dali_or_pytest_the_summary_says_so(
     told = (went.kept / "summary.md").read_text(encoding="utf-8")
     assert "- not run, for lack of DALI: the loader dali is not measured" in told
     assert "- not run, for lack of pytest: the tests that need a GPU" in told
+    assert "- not run, for lack of onnxruntime: the engines, PyTorch's too" in told
     assert "pytest" not in {command[0] for command in calls}
+    assert [command[1] for command in calls] == ["phantom", "prepare", "run", "data-path"]
+    assert not (went.kept / "measurements.csv").exists()
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_one_of_its_packages_nothing_is_measured(
+    quick_calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    there = bench.gpu_check._is_there
+    monkeypatch.setattr(bench.gpu_check, "_is_there", lambda name: name != package and there(name))
+    went = check(tmp_path / "work", tmp_path / "kept", image_size=32, only=[CELL])
+    told = (went.kept / "summary.md").read_text(encoding="utf-8")
+    assert f"- not run, for lack of {package}: the engines" in told
+    assert "measure" not in {command[1] for command in quick_calls}
 
 
 def test_a_package_that_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

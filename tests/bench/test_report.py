@@ -12,7 +12,16 @@ import pytest
 from rich.console import Console
 
 from bench.paper import SCORES, paper_metrics
-from bench.report import Table, build_tables, prepared_table, read_rows, read_run, write_report, write_table
+from bench.report import (
+    Table,
+    build_tables,
+    prepared_table,
+    read_measurements,
+    read_rows,
+    read_run,
+    write_report,
+    write_table,
+)
 from bench.report.formats import terminal_table, to_csv, to_latex, to_markdown
 from bench.report.layout import METRICS, compared, difference, number, one_line
 from bench.store import ROW_COLUMNS
@@ -20,7 +29,7 @@ from fusion.errors import UserError
 
 PAPER = {(row["cell"], row["metric"]): row["value"] for row in paper_metrics().to_dict("records")}
 CELLS = list(dict.fromkeys(cell for cell, _ in PAPER))
-TABLES = ["table1", "table2", "table3", "table4", "table6", "leaderboard"]
+TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard"]
 DATA_HASH = "0123456789abcdef"
 HOSTILE = [
     "=cmd|' /C calc'!A0",
@@ -89,7 +98,7 @@ def write_run(run_dir: Path, **changes: object) -> Path:
 
 
 def tables_of(run_dir: Path) -> dict[str, Table]:
-    return build_tables(read_run(run_dir), read_rows(run_dir))
+    return build_tables(read_run(run_dir), read_rows(run_dir), read_measurements(run_dir))
 
 
 @pytest.fixture
@@ -147,12 +156,13 @@ def test_score_tables_keep_the_papers_order_and_hold_its_numbers_beside_ours(run
 
 def test_table1_counts_sources_classes_and_totals(run_dir: Path) -> None:
     extra = {"source": "mine", "modality": "other", "label": 1, "images": 5, "copies": 5}
-    plain = build_tables(run_json(), read_rows(run_dir))["table1"].frame.set_index(["source", "label"])
+    rows, measured = read_rows(run_dir), read_measurements(run_dir)
+    plain = build_tables(run_json(), rows, measured)["table1"].frame.set_index(["source", "label"])
     assert plain.loc[("total", "benign"), "augmented_ours"] == plain.loc[("total", "benign"), "augmented_paper"] == 2799
     assert plain.loc[("total", "malignant"), "augmented_ours"] == 2414
     assert plain.loc[("total", "both"), "original_ours"] == 3205
     assert (plain["original_difference"] == 0).all()
-    more = build_tables(run_json(data={"counts": [*counts()[2:], extra]}), read_rows(run_dir))["table1"]
+    more = build_tables(run_json(data={"counts": [*counts()[2:], extra]}), rows, measured)["table1"]
     frame = more.frame.set_index(["source", "label"])
     assert math.isnan(frame.loc[("mine", "malignant"), "original_paper"])
     assert math.isnan(frame.loc[("rsna", "benign"), "original_ours"])

@@ -1,0 +1,228 @@
+"""Measuring the finished cells of a run: export, parity, latency, size and layers, from the run's folder alone."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bench.engine_rows import Found, machine_folder, write_found
+from bench.environment import describe_environment, set_numerics
+from bench.export import BodyGraph
+from bench.latency import ROUNDS
+from bench.measure_cell import Conditions, Pair, measure_cell, network_facts
+from bench.paper import paper_costs
+from bench.report.read import read_measurements, read_rows, read_run
+from bench.sessions import ENGINES, describe_engines
+from fusion.errors import UserError
+from fusion.files import content_hash, make_folder, sole_writer, write_text
+from fusion.models import FORWARD_GMACS
+
+BATCHES = (1, 8, 32, 64)
+RUN_BATCHES = (1, 32)
+"""Of what ``fusebench run`` measures at its end."""
+COMMON = ("cell", "protocol", "seed", "weights", "synthetic_sources", "data_hash", "config_hash")
+
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured.
+
+    Raises:
+        UserError: a value is unknown or out of range.
+    """
+
+    only: Sequence[str] = ()
+    """Patterns of cells, under every protocol and seed of the run."""
+    every: bool = False
+    """Measure every finished cell. Without this and ``only``: one of each network, under the first protocol and seed,
+    if possible one the paper's Table 5 prints, and with the network's own last layer."""
+    engines: Sequence[str] = ()
+    """Keys of ``ENGINES``; empty for those measured by default."""
+    batches: Sequence[int] = BATCHES
+    rounds: int = ROUNDS
+    again: bool = False
+    """Measure what has been measured on this machine once more, and replace it."""
+
+    def __post_init__(self) -> None:
+        for name in self.engines:
+            if name not in ENGINES:
+                raise UserError(f"engine {name!r} is unknown; choose from {', '.join(ENGINES)}")
+        for batch in self.batches:
+            if not 1 <= batch <= 1024:
+                raise UserError(f"batch {batch} is not a whole number from 1 to 1024")
+        if not 2 <= self.rounds <= 1000:
+            raise UserError(f"rounds {self.rounds} is not a whole number from 2 to 1000")
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the engines with their precisions."""
+        names = self.engines or [name for name, engine in ENGINES.items() if engine.by_default]
+        return [(name, precision) for name in names for precision in ENGINES[name].precisions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How a measurement ended."""
+
+    measured: int
+    """Cells measured now."""
+    found: int
+    """Cells that had been measured on this machine before."""
+    failed: tuple[str, ...]
+    """A line for each cell that could not be measured at all."""
+
+
+def measure(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable[[str], None]) -> Summary:
+    """Measure finished cells of a run and keep the rows in its folder, those of other machines beside them.
+
+    Args:
+        run_dir: the run's folder.
+        plan: what is measured.
+        progress: called as the work goes on.
+        finished: called with one line when a cell has ended.
+
+    Raises:
+        UserError: the folder is not a run's, has no finished cell that is meant, or can't be written.
+    """
+    run, rows = read_run(run_dir), read_rows(run_dir)
+    done = _finished_cells(rows)
+    chosen = _chosen(run, done, plan)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_numerics(device)
+    environment = describe_environment(device) | {"engines": describe_engines()}
+    conditions = Conditions(
+        run=run_dir,
+        image_size=run["data"]["image_size"],
+        run_precision=run.get("precision", "fp32"),
+        weights=run["weights"],
+        synthetic_sources=run["data"]["synthetic_sources"],
+        batches=plan.batches,
+        rounds=plan.rounds,
+    )
+    with sole_writer(run_dir):
+        machine = _Machine(run_dir, environment)
+        for cell in done:
+            if not machine.has(cell):
+                machine.keep(cell, network_facts(cell["network"], conditions.image_size))
+        return _measure_cells(chosen, machine, plan, conditions, progress, finished)
+
+
+def _measure_cells(
+    cells: Sequence[dict[str, Any]],
+    machine: "_Machine",
+    plan: Plan,
+    conditions: Conditions,
+    progress: Progress,
+    finished: Callable[[str], None],
+) -> Summary:
+    graph, done, measured, failed = BodyGraph(), 0.0, 0, []
+    work = [FORWARD_GMACS[cell["network"]] + 1 for cell in cells]  # beside its arithmetic each has its export
+    pairs = [machine.lacking(cell, plan) for cell in cells]
+    for cell, wanted, cost in zip(cells, pairs, work, strict=True):
+        name = f"{cell['protocol']}/{cell['seed']}/{cell['cell']}"
+
+        def advance(part: float, name: str = name, before: float = done, cost: float = cost) -> None:
+            progress(f"measure {name}", before + part * cost, sum(work))
+
+        advance(0.0)
+        started = time.perf_counter()
+        if wanted:
+            try:
+                machine.keep(cell, measure_cell(conditions.run / "cells" / name, wanted, conditions, graph, advance))
+            except Exception as error:  # one cell's fault must not end the others
+                reason = str(error)
+                if not isinstance(error, UserError):
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                    machine.keep_trace(cell, traceback.format_exc())
+                failed.append(f"{name}: {reason}")
+                finished(f"measure {name} failed: {reason}")
+            else:
+                measured += 1
+                finished(f"measure {name} done in {time.perf_counter() - started:.0f} s")
+        done += cost
+        advance(1.0)
+    return Summary(measured=measured, found=len(cells) - measured - len(failed), failed=tuple(failed))
+
+
+class _Machine:
+    """The rows of the machine at hand in a run's folder."""
+
+    def __init__(self, run_dir: Path, environment: dict[str, Any]) -> None:
+        self.folder = machine_folder(run_dir, environment)
+        self.environment_hash = content_hash(environment)
+        rows = read_measurements(run_dir)
+        rows = rows[rows["environment_hash"] == self.environment_hash]
+        self.rows = dict(list(rows.groupby(["protocol", "seed", "cell", "config_hash"])))
+
+    def has(self, cell: dict[str, Any]) -> bool:
+        """Return whether there are rows of the cell, as it is now."""
+        return self._key(cell) in self.rows
+
+    def lacking(self, cell: dict[str, Any], plan: Plan) -> list[Pair]:
+        """Return the engines and precisions to measure; none where all that is wanted is there.
+
+        A cell is measured as a whole, as engines are compared with each other: also those it has been measured with.
+        """
+        wanted, rows = plan.pairs(), self.rows.get(self._key(cell), pd.DataFrame(columns=["engine"]))
+        rows = rows[rows["engine"] != ""]
+        known = {(name, precision) for name, engine in ENGINES.items() for precision in engine.precisions}
+        there = dict.fromkeys(zip(rows.get("engine", []), rows.get("precision", []), strict=True))
+        timed = set(rows[rows["status"] == "done"]["batch"]) if len(rows) else set()
+        whole = there.keys() >= set(wanted) and (not timed or timed >= set(plan.batches))
+        return (
+            []
+            if whole and not plan.again
+            else list(dict.fromkeys([*wanted, *(pair for pair in there if pair in known)]))
+        )
+
+    def keep(self, cell: dict[str, Any], found: Sequence[Found]) -> None:
+        """Write the rows of a cell in place of those it had."""
+        common = {key: cell[key] for key in COMMON} | {"environment_hash": self.environment_hash}
+        write_found(self._file(cell, "csv"), common, list(found))
+
+    def keep_trace(self, cell: dict[str, Any], text: str) -> None:
+        """Write the traceback of a cell that could not be measured beside the rows it may have."""
+        path = self._file(cell, "error.txt")
+        make_folder(path.parent)
+        write_text(path, text)
+
+    def _file(self, cell: dict[str, Any], ending: str) -> Path:
+        return self.folder / cell["protocol"] / str(cell["seed"]) / f"{cell['cell']}.{ending}"
+
+    @staticmethod
+    def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
+        return cell["protocol"], cell["seed"], cell["cell"], cell["config_hash"]
+
+
+def _finished_cells(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    done = rows[rows["status"] == "done"].drop_duplicates(["protocol", "seed", "cell"])
+    cells = [{str(key): value for key, value in row.items()} for row in done[list(COMMON)].to_dict("records")]
+    for cell in cells:
+        cell["network"] = cell["cell"].partition("/")[2].partition("+")[0]
+    return sorted(cells, key=lambda cell: cell["network"])  # those of one network share its traced graph
+
+
+def _chosen(run: dict[str, Any], done: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
+    if plan.only:
+        chosen = [cell for cell in done if any(fnmatchcase(cell["cell"], pattern) for pattern in plan.only)]
+    elif plan.every:
+        chosen = done
+    else:
+        first = [c for c in done if c["protocol"] == run["protocols"][0] and c["seed"] == run["seeds"][0]]
+        printed = {name: place for place, name in enumerate(paper_costs()["cell"])}
+        first.sort(key=lambda c: (c["cell"].startswith("model1/"), printed.get(c["cell"], len(printed))))
+        networks = dict.fromkeys(cell["network"] for cell in done)
+        best = {network: next((c for c in first if c["network"] == network), None) for network in networks}
+        chosen = [cell for cell in best.values() if cell]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(cell["cell"] for cell in done)) or "none"
+        asked = f"no finished cell fits {' '.join(plan.only)}" if plan.only else "there is no finished cell"
+        raise UserError(f"{asked}; finished are: {names[:300]}")
+    return chosen

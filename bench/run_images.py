@@ -1,0 +1,131 @@
+"""The test rows of a run as PNG files, and a few of its training rows to calibrate int8 on.
+
+With them a run's folder can be measured on any machine, from files to decisions, without the data set. They lie in
+``images/<protocol>-<seed>-<hash>/``, named by what decides their pixels; cells with the same test rows share them.
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from bench.cell import Job, Settings
+from fusion.errors import UserError
+from fusion.files import make_folder, read_json, share, sync
+from fusion.loaders import BatchSpec, make_loader
+from fusion.prepare import Prepared
+from fusion.split import split_rows
+
+TEST, CALIBRATION = "test", "calibration"
+CALIBRATION_ROWS = 64
+BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TestRows:
+    """The test rows of a finished cell."""
+
+    __test__ = False  # no class of tests, though its name begins like one
+
+    files: list[Path]
+    """[R] PNG files of S x S grey pixels, in the order of the cell's predictions."""
+    calibration_files: list[Path]
+    """PNG files of training rows."""
+    label: np.ndarray
+    """[R] 0 benign, 1 malignant."""
+    probability: np.ndarray
+    """[R] float64, as the run has kept it."""
+    unaugmented: np.ndarray
+    """[R] bool: rows that are the image itself, whose pixels in the file are exactly those the run has seen."""
+
+
+def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings) -> None:
+    """Write the test and calibration rows of a finished cell as files, unless they are there.
+
+    Args:
+        job: the cell, its protocol and seed.
+        prepared: the data set of the run.
+        out: the run's folder.
+        settings: with the loader that is meant.
+
+    Raises:
+        UserError: they can't be written.
+    """
+    folder = _folder(out, _cell_folder(out, job.protocol, job.seed, job.cell.name))
+    if folder.exists():
+        return
+    cell = job.cell
+    split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
+    count = min(CALIBRATION_ROWS, len(split.train))
+    chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
+    spec = BatchSpec(seed=job.seed, mean=(0.0,), std=(1.0,), device=settings.torch_device())
+    loader = make_loader(settings.loader, prepared, spec)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        for name, rows in ((TEST, split.test), (CALIBRATION, split.train[np.sort(chosen)])):
+            make_folder(partial / name)
+            start = 0
+            for pixels in loader.batches(rows, BATCH, epoch=0):
+                images_u8 = (pixels * 255).round().byte().cpu().numpy()
+                for number, image_u8 in enumerate(images_u8[:, 0], start=start):
+                    path = partial / name / f"{number:05}.png"
+                    Image.fromarray(image_u8).save(path)
+                    share(path)
+                    sync(path)
+                start += len(images_u8)
+            sync(partial / name)
+        os.rename(partial, folder)
+        sync(folder.parent)
+    except OSError as error:
+        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
+
+
+def find_test_rows(run: Path, cell: Path) -> TestRows:
+    """Return the test rows of a finished cell.
+
+    Args:
+        run: the run's folder.
+        cell: the cell's folder in it.
+
+    Raises:
+        UserError: the cell's predictions are damaged, or its images are missing.
+    """
+    predictions = _predictions(cell)
+    folder = _folder(run, cell)
+    files = [folder / TEST / f"{number:05}.png" for number in range(len(predictions))]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing:
+        raise UserError(f"{missing} is missing: call the same 'fusebench run' again, which writes it from the data")
+    return TestRows(
+        files=files,
+        calibration_files=sorted((folder / CALIBRATION).glob("*.png")),
+        label=predictions["label"].to_numpy(),
+        probability=predictions["probability"].to_numpy(),
+        unaugmented=predictions["copy"].to_numpy() == 0,
+    )
+
+
+def _folder(run: Path, cell: Path) -> Path:
+    predictions, defined = _predictions(cell), read_json(cell / "cell.json", "a finished cell")
+    constants = defined.get("constants", {})
+    identity = hashlib.sha256(predictions[["image_id", "copy"]].to_csv(index=False).encode())
+    identity.update(str([defined.get("data_hash"), constants.get("augmentation"), constants.get("folds")]).encode())
+    return run / "images" / f"{defined.get('protocol')}-{defined.get('seed')}-{identity.hexdigest()[:12]}"
+
+
+def _cell_folder(out: Path, protocol: str, seed: int, cell: str) -> Path:
+    return out / "cells" / protocol / str(seed) / cell
+
+
+def _predictions(cell: Path) -> pd.DataFrame:
+    path = cell / "predictions.parquet"
+    try:
+        return pd.read_parquet(path, columns=["image_id", "copy", "label", "probability"])
+    except Exception as error:  # pyarrow raises many kinds
+        raise UserError(f"{path} is missing or damaged: {' '.join(str(error).split())[:120]}") from None
