@@ -17,6 +17,7 @@ from bench.report.measured import (
     interval,
     missing_notes,
     places_on,
+    seconds,
     spread,
     three_digits,
 )
@@ -24,7 +25,7 @@ from bench.report.summary import union
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Those of Table 5; int8 changes the weights and stands among the engines alone."""
-FAMILIES = {"pytorch": "PyTorch, s", "onnxruntime": "ONNX Runtime, s"}
+FAMILIES = {"pytorch": "PyTorch, s", "onnxruntime": "ORT, s"}
 NOT_MEASURED = "not measured"
 STOLEN = 0.05
 """Share of CPU time taken by other guests above which a row says so."""
@@ -84,7 +85,8 @@ def table5(run: dict[str, Any], measured: Measured, notes: tuple[str, ...]) -> T
         numbers=tuple(headings),
         brief=(
             *_apart(Machine=measured.machines, Protocol=protocols),
-            *("Model", "Precision", *FAMILIES.values(), "Paper, s", "Parameters, MiB"),
+            *_apart(Precision=[row["precision"] for row in frame if row["precision"]]),
+            *("Model", *FAMILIES.values(), "Paper, s", "Layers"),
         ),
         block="Protocol" if len(protocols) > 1 else "Machine",
     )
@@ -105,7 +107,7 @@ def engines(run: dict[str, Any], measured: Measured, notes: tuple[str, ...]) -> 
             line.batch,
         )
     )
-    headings = ["p50, ms", "95 % interval", "p90, ms", "Images/s", "× PyTorch", "Max. Δp", "Flips", "Acc."]
+    headings = ["p50 ms", "95 % interval", "p90 ms", "Images/s", "× PyTorch", "Max. Δp", "Flips", "Acc."]
     headings.append("Cold start, s")
     columns = ["Machine", "Protocol", "Model", "Batch", "Engine", *headings, "Memory, MiB", "Rank"]
     return Table(
@@ -117,7 +119,7 @@ def engines(run: dict[str, Any], measured: Measured, notes: tuple[str, ...]) -> 
         numbers=("Batch", *headings, "Memory, MiB", "Rank"),
         brief=(
             *_apart(Machine=measured.machines, Protocol=protocols),
-            *("Model", "Batch", "Engine", "p50, ms", "× PyTorch"),
+            *("Model", "Batch", "Engine", "p50 ms", "× PyTorch"),
         ),
         block="Model",
     )
@@ -142,7 +144,7 @@ def _cost(
         numbers[f"{family}_engine"] = best.engine if best else ""
         numbers |= {f"{family}_{name}": best.get(name) if best else math.nan for name in TIMES[1:]}
         if best:
-            texts.append(f"{three_digits(best.get('end_to_end_s'))} ({three_digits(best.get('model_only_s'))})")
+            texts.append(f"{seconds(best.get('end_to_end_s'))} ({seconds(best.get('model_only_s'))})")
         else:
             texts.append(timed[0].status if timed else NOT_MEASURED)
     model = measured.model(place)
@@ -170,7 +172,7 @@ def _cost_notes(run: dict[str, Any], measured: Measured, frame: list[dict[str, A
     rows = _range([row["test_rows"] for row in frame])
     ours = (
         f"executed time: all test rows ({rows} images of {side} × {side} pixels), from PNG files to decisions; in "
-        "brackets from images in memory; median of the rounds, of the fastest engine at parity"
+        "brackets from images in memory; median of the rounds, of the fastest engine at parity; ORT: ONNX Runtime"
     )
     return (
         *([ours] if measured.cases else []),
@@ -224,10 +226,11 @@ def _engine_numbers(line: Case | Failure) -> dict[str, Any]:
 
 
 def _engine_texts(line: Case | Failure) -> list[str]:
-    where = [*line.place, str(line.batch or NONE), f"{line.engine} {line.precision}".strip() or NONE]
+    where = [*line.place, str(line.batch or NONE)]
     if isinstance(line, Failure):
-        status = f"{line.status}: {line.reason}" if line.reason else line.status
-        return [*where, *[NONE] * 4, line.status, *[NONE] * 6, one_line(status, STATUS_LENGTH)]
+        what = f"{line.status} ({line.precision})" if line.precision else line.status
+        status = f"{what}: {line.reason}" if line.reason else what
+        return [*where, line.engine or NONE, *[NONE] * 4, line.status, *[NONE] * 6, one_line(status, STATUS_LENGTH)]
     difference = line.get("probability_difference")
     marks = [
         *([line.status] if line.status != "done" else []),
@@ -236,6 +239,7 @@ def _engine_texts(line: Case | Failure) -> list[str]:
     ]
     return [
         *where,
+        f"{line.engine} {line.precision}",
         three_digits(line.get("latency_p50_ms")),
         interval(line, "latency_p50_ms"),
         three_digits(line.get("latency_p90_ms")),
@@ -282,7 +286,7 @@ def _measured_notes(measured: Measured) -> tuple[str, ...]:
 
 def _apart(**columns: list[str]) -> tuple[str, ...]:
     """Return the names of the columns that tell rows apart."""
-    return tuple(name for name, values in columns.items() if len(values) > 1)
+    return tuple(name for name, values in columns.items() if len(set(values)) > 1)
 
 
 def _in_order(run: dict[str, Any], cells: Any) -> list[str]:

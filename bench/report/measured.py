@@ -212,6 +212,11 @@ def three_digits(value: float) -> str:
     return number(value, _decimals(value))
 
 
+def seconds(value: float) -> str:
+    """Return ``value`` with three digits or more, to the millisecond."""
+    return number(value, min(_decimals(value), 3))
+
+
 def spread(case: Case, metric: str) -> str:
     """Return ``value (low–high)``, with the value alone where there is no interval."""
     text, bounds = three_digits(case.get(metric)), interval(case, metric)
