@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ ENERGY_S = 1.0
 
 @cache
 def gpu_handle() -> Any:
-    """Return NVML's handle of the GPU torch uses, or None where there is none."""
-    if not torch.cuda.is_available():
+    """Return NVML's handle of the GPU torch uses; None without a GPU, or without nvidia-ml-py (``doctor`` tells)."""
+    if not torch.cuda.is_available() or find_spec("pynvml") is None:
         return None
     import pynvml
 

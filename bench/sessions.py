@@ -171,7 +171,8 @@ class TorchSession:
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.forward: Callable[[Tensor], Tensor] = self.model
         if self.step == "compiled":
-            torch.compiler.reset()  # earlier networks of the class count against Dynamo's limit of compilations
+            # Past its limits Dynamo would go on without compiling, in silence; every batch and network counts.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
             mode = "reduce-overhead" if engine.device == "cuda" else None
             self.forward = torch.compile(self.model, dynamic=False, mode=mode)
 

@@ -76,9 +76,10 @@ def lines_of(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def test_readme_quotes_only_figures_of_the_reference_results() -> None:
+@pytest.mark.parametrize("heading", ["Performance", "What a model costs"])
+def test_readme_quotes_only_figures_of_the_reference_results(heading: str) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.partition("\n## Performance\n")[2].partition("\n## ")[0]
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("|") and re.search(r"\d", line)]
     known = {line for link in re.findall(r"\((results/reference/\S+\.md)\)", section) for line in lines_of(ROOT / link)}
     assert len(rows) >= 3
@@ -95,6 +96,21 @@ def test_reference_tables_are_those_of_their_figures(path: Path) -> None:
         assert all(row in written.splitlines() for row in rows)
     described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["environment"]
     assert set(figures["machine"]) == {machine_name(described)}
+    assert str(Path.home()) not in json.dumps(described)
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/measurements.csv")), ids=lambda path: path.parent.name)
+def test_reference_engines_are_those_of_their_measurements(path: Path) -> None:
+    rows = pd.read_csv(path, keep_default_na=False, na_values=[""]).query("metric == 'latency_p50_ms'")
+    table = pd.read_csv(path.with_name("engines.csv")).query("batch > 0")
+    keys = ["protocol", "cell", "engine", "precision", "batch"]
+    both = rows.set_index(keys)["value"].sort_index(), table.set_index(keys)["latency_p50_ms"].sort_index()
+    assert len(both[0]) > 0
+    assert both[0].tolist() == pytest.approx(both[1].tolist())
+    written = path.with_name("engines.md").read_text(encoding="utf-8")
+    assert all(name in written for name in table["cell"])
+    described = json.loads(path.with_name("environments.json").read_text(encoding="utf-8"))
+    assert set(rows["environment_hash"]) <= described.keys()
     assert str(Path.home()) not in json.dumps(described)
 
 

@@ -267,7 +267,8 @@ def _engine_notes(measured: Measured) -> tuple[str, ...]:
     cuda = any("cuda" in case.engine for case in measured.cases)
     return (
         f"p50, p90: median and 90th percentile of the time of one call of a batch, over {calls} calls; 95 % "
-        "intervals by bootstrap over the rounds of visits to each engine",
+        "intervals by bootstrap over the rounds of visits to each engine; they hold for the minute of the measurement, "
+        "so compare ratios, not times of different hours",
         "× PyTorch: p50 of PyTorch eager in fp32 on the same device / this p50; above 1 this engine is faster",
         f"Max. Δp: largest difference of a test row's probability from that of PyTorch in fp32; allowed: {tolerances}",
         "rank: by p50 within machine, protocol, model and batch; a row beyond tolerance is kept and not ranked",

@@ -80,7 +80,7 @@ def test_an_interval_covers_the_truth_when_rounds_differ_and_calls_of_a_round_do
         seconds = 0.01 * np.exp(0.1 * draw.standard_normal((10, 1)) + 0.01 * draw.standard_normal((10, 20)))
         interval = quantile(seconds, 0.5)
         covered += interval.low <= 10.0 <= interval.high
-    assert 0.85 <= covered / 200 <= 1.0  # 95 % with ten rounds is a little less; over the calls it would be 30 %
+    assert 0.91 <= covered / 200 <= 0.99  # over the calls it would be 30 %
 
 
 def test_a_ratio_does_not_feel_what_slows_both() -> None:
