@@ -4,9 +4,9 @@ A visit to an engine is a pause, so that the threads of the engine before stop s
 short, and a number of timed ones, each from the call to the moment the device has finished. Every engine is visited
 once in every round, so what slows the machine for a while slows all of them. Intervals are bootstrapped over the rounds
 and not over the calls: calls of one visit are alike, and as independent ones they would promise more than they hold.
-Percentiles are expanded for the small number of rounds (Hesterberg, The American Statistician 2015, 69, 371). An interval
-holds for the minute of its measurement: a machine that others use too may be faster or slower an hour later, and then it
-is the ratio of two engines that can be compared.
+Percentiles are expanded for the small number of rounds (Hesterberg, The American Statistician 2015, 69, 371). An
+interval holds for the minute of its measurement: a machine that others use too may be faster or slower an hour later,
+and then it is the ratio of two engines that can be compared.
 """
 
 import math
