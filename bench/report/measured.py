@@ -219,15 +219,21 @@ def seconds(value: float) -> str:
 
 def spread(case: Case, metric: str) -> str:
     """Return ``value (low–high)``, with the value alone where there is no interval."""
-    text, bounds = three_digits(case.get(metric)), interval(case, metric)
+    bounds, decimals = interval(case, metric), _decimals(_largest(case, metric))
+    text = number(case.get(metric), decimals)
     return text if bounds == NONE else f"{text} ({bounds})"
 
 
 def interval(case: Case, metric: str) -> str:
-    """Return ``low–high`` with the decimals of the value, a dash where there is no interval."""
-    value, low, high = (case.get(metric + end) for end in ("", "_low", "_high"))
-    decimals = _decimals(value)
+    """Return ``low–high``, three digits or more of the larger; a dash where there is no interval."""
+    low, high = (case.get(metric + end) for end in ("_low", "_high"))
+    decimals = _decimals(_largest(case, metric))
     return NONE if math.isnan(low + high) else f"{number(low, decimals)}–{number(high, decimals)}"
+
+
+def _largest(case: Case, metric: str) -> float:
+    value, high = case.get(metric), case.get(f"{metric}_high")
+    return value if math.isnan(high) else max(value, high)
 
 
 def _decimals(value: float) -> int:
