@@ -15,7 +15,7 @@ from bench.engine_rows import Found, machine_folder, write_found
 from bench.environment import describe_environment, set_numerics
 from bench.export import BodyGraph
 from bench.latency import ROUNDS
-from bench.measure_cell import Conditions, Pair, measure_cell, network_facts
+from bench.measure_cell import FILES, Conditions, Pair, measure_cell, network_facts
 from bench.paper import paper_costs
 from bench.report.read import read_measurements, read_rows, read_run
 from bench.sessions import ENGINES, describe_engines
@@ -155,7 +155,7 @@ class _Machine:
     """The rows of the machine at hand in a run's folder."""
 
     def __init__(self, run_dir: Path, environment: dict[str, Any]) -> None:
-        self.folder = machine_folder(run_dir, environment)
+        self.run, self.folder = run_dir, machine_folder(run_dir, environment)
         self.environment_hash = content_hash(environment)
         rows = read_measurements(run_dir)
         rows = rows[rows["environment_hash"] == self.environment_hash]
@@ -169,13 +169,15 @@ class _Machine:
         """Return the engines and precisions to measure; none where all that is wanted is there.
 
         A cell is measured as a whole, as engines are compared with each other: also those it has been measured with.
+        One that was run again has lost its exported file with its old folder, though its definition is the same.
         """
         wanted, rows = plan.pairs(), self.rows.get(self._key(cell), pd.DataFrame(columns=["engine"]))
         rows = rows[rows["engine"] != ""]
         known = {(name, precision) for name, engine in ENGINES.items() for precision in engine.precisions}
         there = dict.fromkeys(zip(rows.get("engine", []), rows.get("precision", []), strict=True))
         timed = set(rows[rows["status"] == "done"]["batch"]) if len(rows) else set()
-        whole = there.keys() >= set(wanted) and (not timed or timed >= set(plan.batches))
+        exported = self.run / "cells" / cell["protocol"] / str(cell["seed"]) / cell["cell"] / FILES["fp32"]
+        whole = there.keys() >= set(wanted) and (not timed or timed >= set(plan.batches)) and exported.is_file()
         return (
             []
             if whole and not plan.again

@@ -120,6 +120,11 @@ def test_what_is_measured_is_found_again_and_measured_anew_when_asked(copied: Pa
     assert (times[0] != times[1]).any()
 
 
+def test_a_cell_that_was_run_again_is_measured_again(copied: Path) -> None:
+    (copied / "cells" / "clean" / "0" / SMALL / "model.onnx").unlink()  # as its new folder has none
+    assert silently(copied, only=[SMALL]) == Summary(measured=1, found=0, failed=())
+
+
 def test_another_batch_is_measured_with_the_engines_there_are(copied: Path) -> None:
     only = ["pytorch-cpu"]
     assert silently(copied, only=[SMALL], engines=only, batches=(2,)).measured == 1
