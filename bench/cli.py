@@ -247,7 +247,9 @@ def measure(
         list[int] | None,
         typer.Option(help="Images of a call; may be repeated; by default 1, 8, 32 and 64.", show_default=False),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Timed visits to each engine; the intervals come from them.")] = 10,
+    rounds: Annotated[
+        int, typer.Option(help="Timed visits to each engine, for the intervals; cells measured before need --again.")
+    ] = 10,
     again: Annotated[
         bool, typer.Option("--again", help="Measure anew what has been measured on this machine, and replace it.")
     ] = False,

@@ -35,6 +35,7 @@ ENGINE_COLUMNS = (
     "synthetic_sources",
     "data_hash",
     "config_hash",  # of the cell that was measured
+    "model_hash",  # of its weights and predictions; empty where no engine was tried
     "environment_hash",  # the machine it was measured on
 )
 STATUSES = ("done", "refused", "not measured")

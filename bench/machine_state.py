@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -18,14 +19,17 @@ ENERGY_S = 1.0
 
 @cache
 def gpu_handle() -> Any:
-    """Return NVML's handle of the GPU torch uses; None without a GPU, or without nvidia-ml-py (``doctor`` tells)."""
+    """Return NVML's handle of the GPU torch uses; None where there is none (``doctor`` tells why)."""
     if not torch.cuda.is_available() or find_spec("pynvml") is None:
         return None
     import pynvml
 
-    pynvml.nvmlInit()
     uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
-    return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except pynvml.NVMLError:
+        return None
 
 
 class StateRecorder:
@@ -44,12 +48,13 @@ class StateRecorder:
         import pynvml
 
         idle = pynvml.nvmlClocksEventReasonGpuIdle | pynvml.nvmlClocksEventReasonApplicationsClocksSetting
-        self.mhz.append(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
-        self.throttled.append(bool(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) & ~idle))
+        with suppress(pynvml.NVMLError):  # virtual GPUs tell neither
+            self.mhz.append(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
+            self.throttled.append(bool(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) & ~idle))
 
     def found(self, device: str) -> list[Found]:
         """Return what concerns an engine on ``device``."""
-        if device == "cuda" and self.mhz:
+        if device == "cuda" and self.throttled:
             return [
                 Found(metric="gpu_mhz", value=float(np.mean(self.mhz)), n=len(self.mhz)),
                 Found(metric="gpu_throttled", value=float(np.mean(self.throttled)), n=len(self.throttled)),
@@ -70,7 +75,7 @@ def energy_per_image(call: Callable[[], object], synchronise: Callable[[], None]
 
     try:
         before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError_NotSupported:
+    except pynvml.NVMLError:
         return []
     calls, started = 0, time.perf_counter()
     while time.perf_counter() - started < ENERGY_S:

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bench.engine_rows import Found, machine_folder, write_found
+from bench.engine_rows import ENGINE_COLUMNS, Found, machine_folder, write_found
 from bench.environment import describe_environment, set_numerics
 from bench.export import BodyGraph
 from bench.latency import ROUNDS
-from bench.measure_cell import FILES, Conditions, Pair, measure_cell, network_facts
+from bench.measure_cell import Conditions, Pair, measure_cell, model_hash, network_facts
 from bench.paper import paper_costs
 from bench.report.read import read_measurements, read_rows, read_run
-from bench.sessions import ENGINES, describe_engines
+from bench.sessions import ENGINES, NotHereError, describe_engines, require_machine
 from fusion.errors import UserError
 from fusion.files import content_hash, make_folder, sole_writer, write_text
 from fusion.models import FORWARD_GMACS
@@ -124,8 +124,7 @@ def _measure_cells(
 ) -> Summary:
     graph, done, measured, failed = BodyGraph(), 0.0, 0, []
     work = [FORWARD_GMACS[cell["network"]] + 1 for cell in cells]  # beside its arithmetic each has its export
-    pairs = [machine.lacking(cell, plan) for cell in cells]
-    for cell, wanted, cost in zip(cells, pairs, work, strict=True):
+    for cell, cost in zip(cells, work, strict=True):
         name = f"{cell['protocol']}/{cell['seed']}/{cell['cell']}"
 
         def advance(part: float, name: str = name, before: float = done, cost: float = cost) -> None:
@@ -133,17 +132,23 @@ def _measure_cells(
 
         advance(0.0)
         started = time.perf_counter()
-        if wanted:
-            try:
-                machine.keep(cell, measure_cell(conditions.run / "cells" / name, wanted, conditions, graph, advance))
-            except Exception as error:  # one cell's fault must not end the others
-                reason = str(error)
-                if not isinstance(error, UserError):
-                    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                    machine.keep_trace(cell, traceback.format_exc())
-                failed.append(f"{name}: {reason}")
-                finished(f"measure {name} failed: {reason}")
-            else:
+        folder, pairs = conditions.run / "cells" / name, plan.pairs()
+        try:
+            identity = model_hash(conditions.run, folder)
+            pairs, batches = machine.lacking(cell, plan, identity)
+            if pairs:
+                found = measure_cell(folder, pairs, replace(conditions, batches=batches), graph, advance)
+                machine.keep(cell, found, identity)
+        except Exception as error:  # one cell's fault must not end the others
+            reason = str(error)
+            if not isinstance(error, UserError):
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                machine.keep_trace(cell, traceback.format_exc())
+            machine.keep_failure(cell, pairs, reason)
+            failed.append(f"{name}: {reason}")
+            finished(f"measure {name} failed: {reason}")
+        else:
+            if pairs:
                 measured += 1
                 finished(f"measure {name} done in {time.perf_counter() - started:.0f} s")
         done += cost
@@ -155,7 +160,7 @@ class _Machine:
     """The rows of the machine at hand in a run's folder."""
 
     def __init__(self, run_dir: Path, environment: dict[str, Any]) -> None:
-        self.run, self.folder = run_dir, machine_folder(run_dir, environment)
+        self.folder = machine_folder(run_dir, environment)
         self.environment_hash = content_hash(environment)
         rows = read_measurements(run_dir)
         rows = rows[rows["environment_hash"] == self.environment_hash]
@@ -165,29 +170,38 @@ class _Machine:
         """Return whether there are rows of the cell, as it is now."""
         return self._key(cell) in self.rows
 
-    def lacking(self, cell: dict[str, Any], plan: Plan) -> list[Pair]:
-        """Return the engines and precisions to measure; none where all that is wanted is there.
+    def lacking(self, cell: dict[str, Any], plan: Plan, identity: str) -> tuple[list[Pair], list[int]]:
+        """Return the engines with their precisions, and the batches, to measure; no engine where all wanted is there.
 
-        A cell is measured as a whole, as engines are compared with each other: also those it has been measured with.
-        One that was run again has lost its exported file with its old folder, though its definition is the same.
+        A cell is measured as a whole, as engines are compared with each other: also with the engines and the batches it
+        has been measured with.
+
+        Args:
+            cell: as ``_finished_cells`` returns it.
+            plan: what is wanted.
+            identity: ``model_hash`` of the cell; what was measured of other weights is not there.
         """
-        wanted, rows = plan.pairs(), self.rows.get(self._key(cell), pd.DataFrame(columns=["engine"]))
-        rows = rows[rows["engine"] != ""]
+        wanted, rows = plan.pairs(), self._engine_rows(cell)
+        rows = rows[rows["model_hash"] == identity]
         known = {(name, precision) for name, engine in ENGINES.items() for precision in engine.precisions}
-        there = dict.fromkeys(zip(rows.get("engine", []), rows.get("precision", []), strict=True))
-        timed = set(rows[rows["status"] == "done"]["batch"]) if len(rows) else set()
-        exported = self.run / "cells" / cell["protocol"] / str(cell["seed"]) / cell["cell"] / FILES["fp32"]
-        whole = there.keys() >= set(wanted) and (not timed or timed >= set(plan.batches)) and exported.is_file()
-        return (
-            []
-            if whole and not plan.again
-            else list(dict.fromkeys([*wanted, *(pair for pair in there if pair in known)]))
-        )
+        there = [pair for pair in dict.fromkeys(zip(rows["engine"], rows["precision"], strict=True)) if pair in known]
+        absent = set(rows[rows["status"] == "not measured"]["engine"])
+        appeared = [name for name in absent if name in ENGINES and _is_here(name)]
+        timed = {int(batch) for batch in rows[rows["status"] == "done"]["batch"] if batch}
+        whole = set(there) >= set(wanted) and (not timed or timed >= set(plan.batches)) and not appeared
+        pairs = [] if whole and not plan.again else list(dict.fromkeys([*wanted, *there]))
+        return pairs, sorted(timed.union(plan.batches))
 
-    def keep(self, cell: dict[str, Any], found: Sequence[Found]) -> None:
+    def keep(self, cell: dict[str, Any], found: Sequence[Found], identity: str = "") -> None:
         """Write the rows of a cell in place of those it had."""
         common = {key: cell[key] for key in COMMON} | {"environment_hash": self.environment_hash}
-        write_found(self._file(cell, "csv"), common, list(found))
+        write_found(self._file(cell, "csv"), common | {"model_hash": identity}, list(found))
+
+    def keep_failure(self, cell: dict[str, Any], pairs: Sequence[Pair], reason: str) -> None:
+        """Write why a cell could not be measured, unless it has been measured before."""
+        if self._engine_rows(cell).empty:
+            refused = [Found(engine=e, precision=p, status="refused", reason=reason) for e, p in pairs]
+            self.keep(cell, refused)
 
     def keep_trace(self, cell: dict[str, Any], text: str) -> None:
         """Write the traceback of a cell that could not be measured beside the rows it may have."""
@@ -198,9 +212,21 @@ class _Machine:
     def _file(self, cell: dict[str, Any], ending: str) -> Path:
         return self.folder / cell["protocol"] / str(cell["seed"]) / f"{cell['cell']}.{ending}"
 
+    def _engine_rows(self, cell: dict[str, Any]) -> pd.DataFrame:
+        rows = self.rows.get(self._key(cell), pd.DataFrame(columns=list(ENGINE_COLUMNS)))
+        return rows[rows["engine"] != ""]
+
     @staticmethod
     def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
         return cell["protocol"], cell["seed"], cell["cell"], cell["config_hash"]
+
+
+def _is_here(engine: str) -> bool:
+    try:
+        require_machine(engine)
+    except NotHereError:
+        return False
+    return True
 
 
 def _finished_cells(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -217,12 +243,15 @@ def _chosen(run: dict[str, Any], done: list[dict[str, Any]], plan: Plan) -> list
     elif plan.every:
         chosen = done
     else:
-        first = [c for c in done if c["protocol"] == run["protocols"][0] and c["seed"] == run["seeds"][0]]
         printed = {name: place for place, name in enumerate(paper_costs()["cell"])}
-        first.sort(key=lambda c: (c["cell"].startswith("model1/"), printed.get(c["cell"], len(printed))))
-        networks = dict.fromkeys(cell["network"] for cell in done)
-        best = {network: next((c for c in first if c["network"] == network), None) for network in networks}
-        chosen = [cell for cell in best.values() if cell]
+
+        def order(cell: dict[str, Any]) -> tuple[Any, ...]:
+            planned = [*run["protocols"], cell["protocol"]].index(cell["protocol"])
+            seed = [*run["seeds"], cell["seed"]].index(cell["seed"])
+            return planned, seed, cell["cell"].startswith("model1/"), printed.get(cell["cell"], len(printed))
+
+        best = {cell["network"]: cell for cell in sorted(done, key=order, reverse=True)}
+        chosen = [best[network] for network in dict.fromkeys(cell["network"] for cell in done)]
     if not chosen:
         names = ", ".join(dict.fromkeys(cell["cell"] for cell in done)) or "none"
         asked = f"no finished cell fits {' '.join(plan.only)}" if plan.only else "there is no finished cell"

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from bench.cold_start import Target, measure_cold_start
 from bench.complexity import measure_complexity
 from bench.engine_rows import Found
 from bench.export import BodyGraph, export_onnx, load_classifier
+from bench.extract import features_folder
 from bench.latency import Estimate, quantile, ratio, throughput, time_calls
 from bench.machine_state import StateRecorder, energy_per_image
 from bench.measurement import timed
@@ -68,7 +70,7 @@ def measure_cell(
     rows, size = find_test_rows(conditions.run, cell), conditions.image_size
     network = read_json(cell / "cell.json", "a finished cell")["cell"]["network"]
     images_u8 = np.concatenate(list(decoded_batches(rows.files, size, TEST_BATCH)))
-    files = export_cell(cell, {precision for _, precision in pairs}, rows, conditions, graph)
+    files, failures = export_cell(cell, {precision for _, precision in pairs}, rows, conditions, graph)
     advance(0.2)
     found = [*network_facts(network, size), *(_file_fact(name, file) for name, file in files.items())]
     baseline = ("pytorch-cuda" if torch.cuda.is_available() else "pytorch-cpu", "fp32")
@@ -83,15 +85,20 @@ def measure_cell(
         )
         return [*found, *(Found(engine=e, precision=p, status="refused", reason=reason) for e, p in pairs)]
     ready: dict[Pair, BatchClassifier] = {}
+    answers: dict[Pair, np.ndarray] = {}
     for number, pair in enumerate(pairs):
         target = Target(run=conditions.run, cell=cell, image_size=size, file=files.get(pair[1]))
         try:
-            first, classifier = _proven(
+            require_machine(pair[0])
+            if pair[0].startswith("onnxruntime") and pair[1] in failures:
+                raise RefusedError(failures[pair[1]])
+            first, classifier, answers[pair] = _proven(
                 pair, target, rows, reference, images_u8, conditions, trusted if pair == baseline else None
             )
-        except (RefusedError, NotHereError) as error:
-            status = "refused" if isinstance(error, RefusedError) else "not measured"
-            found.append(Found(engine=pair[0], precision=pair[1], status=status, reason=str(error)))
+        except NotHereError as error:
+            found.append(Found(engine=pair[0], precision=pair[1], status="not measured", reason=str(error)))
+        except Exception as error:  # whatever a runtime raises: the other engines are measured
+            found.append(Found(engine=pair[0], precision=pair[1], status="refused", reason=_reason(error)))
         else:
             ready[pair] = classifier
             found += first
@@ -101,15 +108,20 @@ def measure_cell(
     found += _test_set_times(ready, rows, images_u8, size)
     advance(0.7)
     for number, batch in enumerate(conditions.batches):
-        found += _latencies(ready, images_u8, batch, conditions.rounds)
+        try:
+            found += _latencies(ready, answers, images_u8, batch, conditions.rounds)
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:  # all engines have their buffers at once
+            found += [_refused_at(pair, batch, _reason(error)) for pair in ready]
         advance(0.7 + 0.3 * (number + 1) / len(conditions.batches))
     return found
 
 
 def export_cell(
     cell: Path, precisions: set[str], rows: TestRows, conditions: Conditions, graph: BodyGraph
-) -> dict[str, Path]:
-    """Return the exported files of a cell by precision; those that are missing or of other weights are written.
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the exported files of a cell by precision, and for those that can't be made the reason.
+
+    Files that are missing or of other weights are written.
 
     Raises:
         UserError: a file of the cell is damaged or can't be written.
@@ -119,23 +131,32 @@ def export_cell(
     wanted = {name: cell / file for name, file in FILES.items() if name in precisions | {"fp32"}}
     wanted = {name: file for name, file in wanted.items() if name != "fp16" or torch.cuda.is_available()}
     metadata = {"cell": f"{defined['protocol']}/{defined['seed']}/{defined['cell']['name']}"}
-    metadata |= {"config_hash": content_hash(defined), "weights_sha256": _weights_hash(cell)}
+    metadata |= {"config_hash": content_hash(defined), "weights_sha256": _weights_hash(cell, conditions.run, defined)}
     metadata |= {"weights": conditions.weights, "synthetic_sources": " ".join(conditions.synthetic_sources)}
+    failures: dict[str, str] = {}
     for precision, file in wanted.items():
         with suppress(UserError):  # missing, damaged or of an older version: written anew
             kept = read_onnx(file)
             require_size(kept, size)
-            if kept.facts.get("weights_sha256") == metadata["weights_sha256"]:
+            same = ("config_hash", "weights_sha256")
+            if kept.precision == precision and all(kept.facts.get(key) == metadata[key] for key in same):
                 continue
-        if precision == "int8":
-            calibration_u8 = np.concatenate(list(decoded_batches(rows.calibration_files, size, TEST_BATCH)))
-            quantize_int8(wanted["fp32"], file, calibration_u8)
-        else:
-            classifier = load_classifier(conditions.run, cell, size)
-            classifier.body.set_dtype(DTYPES[precision])
-            export_onnx(classifier, file, network, size, metadata, graph)
-        require_size(read_onnx(file), size)
-    return wanted
+        try:
+            if precision == "int8":
+                if "fp32" in failures:
+                    raise UserError(failures["fp32"])
+                if not rows.calibration_files:
+                    raise UserError(f"there are no calibration rows: call the same 'fusebench run' again for {cell}")
+                calibration_u8 = np.concatenate(list(decoded_batches(rows.calibration_files, size, TEST_BATCH)))
+                quantize_int8(wanted["fp32"], file, calibration_u8)
+            else:
+                classifier = load_classifier(conditions.run, cell, size)
+                classifier.body.set_dtype(DTYPES[precision])
+                export_onnx(classifier, file, network, size, metadata, graph)
+            require_size(read_onnx(file), size)
+        except Exception as error:  # of the exporter or the quantizer: the other engines are measured
+            failures[precision] = _reason(error)
+    return {name: file for name, file in wanted.items() if name not in failures}, failures
 
 
 @lru_cache(maxsize=16)
@@ -155,15 +176,14 @@ def _proven(
     images_u8: np.ndarray,
     conditions: Conditions,
     is_open: BatchClassifier | None,
-) -> tuple[list[Found], BatchClassifier]:
-    """Return an engine that is open and has classified the whole test set, with what was found on the way."""
+) -> tuple[list[Found], BatchClassifier, np.ndarray]:
+    """Return what was found of an engine, the engine, open and warm, and its probabilities of the whole test set."""
     engine, precision = pair
-    require_machine(engine)
     found = measure_cold_start(engine, precision, target, max(conditions.batches))
     classifier = is_open or _opened(pair, target, min(TEST_BATCH, len(rows.label)))
     probability = classifier.probabilities(batches_of(images_u8, classifier.batch))
     found += compare(rows.label, reference, probability, precision)
-    return [_of(pair, one) for one in found], classifier
+    return [_of(pair, one) for one in found], classifier, probability
 
 
 def _opened(pair: Pair, target: Target, batch: int) -> BatchClassifier:
@@ -190,17 +210,27 @@ def _test_set_times(
     ]
 
 
-def _latencies(ready: dict[Pair, BatchClassifier], images_u8: np.ndarray, batch: int, rounds: int) -> list[Found]:
+def _latencies(
+    ready: dict[Pair, BatchClassifier],
+    answers: dict[Pair, np.ndarray],
+    images_u8: np.ndarray,
+    batch: int,
+    rounds: int,
+) -> list[Found]:
     """Return latency, throughput and ratio of every engine at a batch, and the state of the machine meanwhile."""
     found: list[Found] = []
     for device in sorted({classifier.device.type for classifier in ready.values()}):
         here = {pair: one.session for pair, one in ready.items() if one.device.type == device}
         size = images_u8.shape[-1]
         bound = {pair: BatchClassifier(session, batch, size) for pair, session in here.items()}
-        for one in bound.values():  # the same images for all
-            chosen = np.resize(np.arange(len(images_u8)), batch)
-            one.images_u8.copy_(torch.from_numpy(images_u8[chosen]))
         synchronise = next(iter(bound.values())).synchronise
+        chosen = np.resize(np.arange(len(images_u8)), batch)  # the same images for all
+        for pair, one in list(bound.items()):
+            again = one.probabilities([images_u8[chosen]])
+            if not largest_difference(again, answers[pair][chosen]) <= TOLERANCES[pair[1]]:
+                reason = f"gives other answers in a batch of {batch} than in one of {ready[pair].batch}"
+                found.append(_refused_at(pair, batch, reason))
+                del bound[pair]
         state = StateRecorder()
         seconds = time_calls(
             {pair: one.call for pair, one in bound.items()}, synchronise, rounds=rounds, between=state.sample
@@ -215,7 +245,9 @@ def _latencies(ready: dict[Pair, BatchClassifier], images_u8: np.ndarray, batch:
             if baseline is not None:
                 numbers["ratio"] = ratio(baseline, times)
             rows = [_estimated(metric, estimate) for metric, estimate in numbers.items()]
-            rows += [*state.found(device), *energy_per_image(bound[pair].call, synchronise, batch)]
+            rows += state.found(device)
+            if device == "cuda":
+                rows += energy_per_image(bound[pair].call, synchronise, batch)
             found += [_of(pair, replace(one, batch=batch)) for one in rows]
     return found
 
@@ -228,13 +260,40 @@ def _of(pair: Pair, found: Found) -> Found:
     return replace(found, engine=pair[0], precision=pair[1])
 
 
+def _refused_at(pair: Pair, batch: int, reason: str) -> Found:
+    return Found(engine=pair[0], precision=pair[1], batch=batch, status="refused", reason=reason)
+
+
+def _reason(error: Exception) -> str:
+    kind = "" if isinstance(error, RefusedError | UserError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())[:300]
+
+
 def _file_fact(precision: str, file: Path) -> Found:
     return Found(precision=precision, metric="file_mib", value=file.stat().st_size / 2**20, n=1)
 
 
-def _weights_hash(cell: Path) -> str:
-    path = cell / "model.safetensors"
+def _weights_hash(cell: Path, run: Path, defined: dict[str, Any]) -> str:
+    """Return the hash of all weights of a cell: for Model 1 those of the backbone, too."""
+    paths = [cell / "model.safetensors"]
+    if defined["cell"]["head"]:
+        paths.append(features_folder(run, defined) / "backbone.safetensors")
     try:
-        return file_hash(path)
+        return content_hash([file_hash(path) for path in paths])
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); delete {cell} to run the cell again") from None
+        raise UserError(f"{error.filename} can't be read ({error.strerror}); delete {cell} to run it again") from None
+
+
+def model_hash(run: Path, cell: Path) -> str:
+    """Return the hash of a finished cell's weights and predictions: what its measurements belong to.
+
+    Raises:
+        UserError: one of its files can't be read.
+    """
+    defined = read_json(cell / "cell.json", "a finished cell")
+    try:
+        return content_hash([_weights_hash(cell, run, defined), file_hash(cell / "predictions.parquet")])
+    except (OSError, KeyError) as error:
+        raise UserError(
+            f"{cell} is damaged ({' '.join(str(error).split())[:120]}); delete it to run it again"
+        ) from None

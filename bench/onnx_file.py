@@ -16,6 +16,8 @@ FORMAT = "fusebench 1"
 CLASSES = list(LABEL_NAMES.values())
 MAX_FILE_BYTES = 2 * 2**30
 """Limit of the format, protobuf."""
+MAX_IMAGE_SIZE = 4096
+KINDS = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
 PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16"}
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operators of ONNX and of ONNX Runtime itself; any other would have to be loaded from somewhere."""
@@ -118,11 +120,18 @@ def _require_self_contained(model: onnx.ModelProto, path: Path) -> None:
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             where = next((one.value for one in tensor.external_data if one.key == "location"), "")
-            there = (path.parent / where).is_file() if where and len(where) < 256 else False
+            try:
+                there = "which may be any" if (path.parent / where).is_file() else "which is not there"
+            except (OSError, ValueError):  # no name of a file
+                there = "which is not there"
             raise UserError(
-                f"{path}: keeps its weights in another file, {where[:80]!r}, "
-                f"{'which may be any' if there else 'which is not there'}; a file of fusebench has its weights inside"
+                f"{path}: keeps its weights in another file, {where[:80]!r}, {there}; a file of fusebench has its "
+                "weights inside"
             )
+    if any(graph.sparse_initializer for graph in _graphs(model.graph)) or any(
+        one.HasField("sparse_tensor") or one.sparse_tensors for node in _nodes(model.graph) for one in node.attribute
+    ):
+        raise UserError(f"{path}: has sparse weights, which no file of fusebench has")
     for node in _nodes(model.graph):
         if node.domain not in DOMAINS:
             raise UserError(f"{path}: has an operator from outside, {node.domain[:40]}.{node.op_type[:40]}")
@@ -143,24 +152,38 @@ def _image_size(model: onnx.ModelProto, path: Path) -> int:
         raise UserError(f"{path}: takes and gives {names}; a file of fusebench takes {INPUT} and gives {OUTPUT}")
     taken = inputs[0].type.tensor_type
     if taken.elem_type != onnx.TensorProto.UINT8:
-        kind = onnx.TensorProto.DataType.Name(taken.elem_type).lower()
+        kind = KINDS.get(taken.elem_type, "unknown")
         raise UserError(f"{path}: takes {kind} images, already normalised perhaps; a file of fusebench takes uint8")
+    given = outputs[0].type.tensor_type
+    if given.elem_type != onnx.TensorProto.FLOAT or len(given.shape.dim) != 1:
+        raise UserError(f"{path}: does not give one float32 probability for each image")
+    if len(taken.shape.dim) != 4:
+        raise UserError(f"{path}: takes images of {len(taken.shape.dim)} dimensions, not [batch, 1, S, S]")
     batch, *image = taken.shape.dim
     if batch.HasField("dim_value"):
         raise UserError(f"{path}: its batch is frozen at {batch.dim_value}; a file of fusebench takes any")
     sides = [one.dim_value for one in image]
-    if len(sides) != 3 or sides[0] != 1 or sides[1] != sides[2] or sides[1] < 1:
-        raise UserError(f"{path}: takes images of shape {sides}; a file of fusebench takes [1, S, S]")
+    if sides[0] != 1 or sides[1] != sides[2] or not 1 <= sides[1] <= MAX_IMAGE_SIZE:
+        raise UserError(
+            f"{path}: takes images of shape {sides}; a file of fusebench takes [1, S, S], S at most {MAX_IMAGE_SIZE}"
+        )
     return sides[1]
 
 
+def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    """Return a graph and all graphs inside its operators."""
+    inner = [g for node in graph.node for one in node.attribute for g in ([one.g] if one.HasField("g") else one.graphs)]
+    return [graph, *(one for g in inner for one in _graphs(g))]
+
+
 def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    inner = [one.g for node in graph.node for one in node.attribute if one.HasField("g")]
-    return [*graph.node, *(node for one in inner for node in _nodes(one))]
+    return [node for one in _graphs(graph) for node in one.node]
 
 
 def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    attributes = [one for node in _nodes(graph) for one in node.attribute]
     return [
-        *graph.initializer,
-        *(one.t for node in _nodes(graph) for one in node.attribute if one.HasField("t")),
+        *(tensor for one in _graphs(graph) for tensor in one.initializer),
+        *(one.t for one in attributes if one.HasField("t")),
+        *(tensor for one in attributes for tensor in one.tensors),
     ]

@@ -39,16 +39,19 @@ def predict(
     exported = read_onnx(model)
     try:
         session = open_onnx(exported.path, "onnxruntime-cpu", exported.precision, exported.image_size)
-    except RefusedError as error:
-        raise UserError(f"{model}: {error}") from None
-    classifier = BatchClassifier(session, min(BATCH, max(len(files), 1)), exported.image_size)
+        classifier = BatchClassifier(session, min(BATCH, max(len(files), 1)), exported.image_size)
+    except (RefusedError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{model}: can't be run: {' '.join(str(error).split())[:200]}") from None
     lines: list[dict[str, object]] = []
     with ThreadPoolExecutor(cpu_count()) as threads:
         for start in range(0, len(files), BATCH):
             part = files[start : start + BATCH]
             decoded = list(threads.map(lambda file: _decoded(file, exported.image_size), part))
             images = [one for one in decoded if isinstance(one, np.ndarray)]
-            answers = iter(classifier.probabilities([np.stack(images)] if images else []))
+            given = classifier.probabilities([np.stack(images)] if images else [])
+            if not ((given >= 0) & (given <= 1)).all():
+                raise UserError(f"{model}: its answers are not all probabilities")
+            answers = iter(given)
             for file, one in zip(part, decoded, strict=True):
                 if isinstance(one, str):
                     lines.append({"file": str(file), "probability": np.nan, "decision": "", "reason": one})

@@ -56,13 +56,14 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     Raises:
         UserError: they can't be written.
     """
-    folder = _folder(out, _cell_folder(out, job.protocol, job.seed, job.cell.name))
-    if folder.exists():
-        return
-    cell = job.cell
+    folder, cell = _folder(out, _cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
     split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
+    if all(
+        len(list((folder / name).glob("*.png"))) == n for name, n in ((TEST, len(split.test)), (CALIBRATION, count))
+    ):
+        return
     spec = BatchSpec(seed=job.seed, mean=(0.0,), std=(1.0,), device=settings.torch_device())
     loader = make_loader(settings.loader, prepared, spec)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -80,6 +81,7 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
                     sync(path)
                 start += len(images_u8)
             sync(partial / name)
+        shutil.rmtree(folder, ignore_errors=True)  # one that has lost files
         os.rename(partial, folder)
         sync(folder.parent)
     except OSError as error:

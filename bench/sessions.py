@@ -90,7 +90,6 @@ ENGINES = {
         device="cuda",
         precisions=("fp32", "fp16"),
         provider="TensorrtExecutionProvider",
-        options={"trt_cuda_graph_enable": "1"},
     ),
 }
 """Name -> how a classifier is run. Compiling takes minutes for each network, so it has to be asked for."""

@@ -273,7 +273,11 @@ def _engine_notes(measured: Measured) -> tuple[str, ...]:
         f"Max. Δp: largest difference of a test row's probability from that of PyTorch in fp32; allowed: {tolerances}",
         "rank: by p50 within machine, protocol, model and batch; a row beyond tolerance is kept and not ranked",
         *([f"{UNFIT} not ranked: {', '.join(unfit)}"] if unfit else []),
-        *(["fp32 is fp32: TF32 is off in both runtimes"] if cuda else []),
+        *(
+            ["fp32 is fp32: TF32 is off in PyTorch and in ONNX Runtime's CUDA provider; TensorRT decides for itself"]
+            if cuda
+            else []
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import bench.measure
 import bench.measure_cell
+import bench.sessions
 from bench.engine_rows import ENGINE_METRICS
 from bench.environment import describe_environment
 from bench.measure import Plan, Summary, measure
@@ -121,16 +122,64 @@ def test_what_is_measured_is_found_again_and_measured_anew_when_asked(copied: Pa
 
 
 def test_a_cell_that_was_run_again_is_measured_again(copied: Path) -> None:
-    (copied / "cells" / "clean" / "0" / SMALL / "model.onnx").unlink()  # as its new folder has none
+    """With the same definition, and other probabilities in the last digit, as on a GPU."""
+    path = copied / "cells" / "clean" / "0" / SMALL / "predictions.parquet"
+    kept = pd.read_parquet(path)
+    kept.assign(probability=kept["probability"] + 1e-9).to_parquet(path, index=False)
     assert silently(copied, only=[SMALL]) == Summary(measured=1, found=0, failed=())
+    assert silently(copied, only=[SMALL]) == Summary(measured=0, found=1, failed=())
 
 
-def test_another_batch_is_measured_with_the_engines_there_are(copied: Path) -> None:
+def test_another_batch_is_measured_beside_those_there_are(copied: Path) -> None:
     only = ["pytorch-cpu"]
     assert silently(copied, only=[SMALL], engines=only, batches=(2,)).measured == 1
     rows = rows_of(copied, SMALL)
-    assert set(rows["batch"]) == {0, 2}
+    assert set(rows["batch"]) == {0, 1, 2, 3}
     assert set(rows[rows["batch"] == 2]["engine"]) == {"pytorch-cpu", "onnxruntime-cpu"}
+
+
+def test_an_engine_that_appeared_is_measured(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[list[Any]] = []
+    monkeypatch.setattr(bench.measure, "require_machine", lambda _: None)
+    monkeypatch.setattr(bench.measure, "measure_cell", lambda *given: tried.append(given[1]) or [])
+    silently(copied, only=[SMALL])
+    assert len(tried) == (not torch.cuda.is_available())
+
+
+def test_what_can_not_be_quantized_does_not_keep_the_others_from_being_measured(copied: Path) -> None:
+    folder = copied / "cells" / "clean" / "0" / SMALL
+    (folder / "model.int8.onnx").unlink()
+    for calibration in copied.glob("images/*/calibration"):
+        shutil.rmtree(calibration)
+    assert silently(copied, only=[SMALL], again=True).measured == 1
+    engines = rows_of(copied, SMALL).query("engine != ''")
+    (line,) = engines[engines["status"] == "refused"].to_dict("records")
+    assert (line["engine"], line["precision"]) == ("onnxruntime-cpu", "int8")
+    assert line["reason"].startswith("there are no calibration rows: call the same 'fusebench run' again")
+    assert {"pytorch-cpu", "onnxruntime-cpu"} <= set(engines[engines["metric"] == "latency_p50_ms"]["engine"])
+
+
+def test_a_file_of_another_precision_is_not_taken_by_its_name(copied: Path) -> None:
+    folder = copied / "cells" / "clean" / "0" / SMALL
+    shutil.copy(folder / "model.onnx", folder / "model.int8.onnx")
+    silently(copied, only=[SMALL], again=True)
+    assert read_onnx(folder / "model.int8.onnx").precision == "int8"
+
+
+def test_an_engine_that_answers_otherwise_in_another_batch_is_not_timed(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind = bench.sessions.OnnxSession.bind
+
+    def fickle(self: Any, images_u8: torch.Tensor) -> Callable[[], torch.Tensor]:
+        call = bind(self, images_u8)
+        return (lambda: 0 * call()) if len(images_u8) == 3 else call
+
+    monkeypatch.setattr(bench.sessions.OnnxSession, "bind", fickle)
+    silently(copied, only=[SMALL], again=True)
+    rows = rows_of(copied, SMALL).query("engine == 'onnxruntime-cpu' and batch == 3")
+    assert set(rows["status"]) == {"refused"}
+    assert rows["reason"].str.startswith("gives other answers in a batch of 3 than in one of ").all()
 
 
 def test_rows_of_another_machine_stay(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +245,15 @@ def test_a_cell_that_lost_a_file_fails_and_the_others_go_on(copied: Path) -> Non
     assert "model.safetensors" in failure
 
 
+def test_why_a_cell_could_not_be_measured_is_a_row(copied: Path) -> None:
+    shutil.rmtree(copied / "measurements")
+    (copied / "cells" / "clean" / "0" / SMALL / "model.safetensors").unlink()
+    assert len(silently(copied, only=[SMALL]).failed) == 1
+    engines = rows_of(copied, SMALL).query("engine != ''")
+    assert set(engines["status"]) == {"refused"}
+    assert engines["reason"].str.contains("model.safetensors can't be read", regex=False).all()
+
+
 def test_a_fault_of_our_own_fails_the_cell_and_keeps_its_traceback(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +261,7 @@ def test_a_fault_of_our_own_fails_the_cell_and_keeps_its_traceback(
         raise RuntimeError("an operator\nthat is not known")
 
     before = rows_of(copied, SMALL)
-    monkeypatch.setattr(bench.measure_cell, "_latencies", broken)
+    monkeypatch.setattr(bench.measure_cell, "_test_set_times", broken)
     summary = silently(copied, only=[SMALL], again=True)
     assert summary.failed == (f"clean/0/{SMALL}: RuntimeError: an operator that is not known",)
     (trace,) = copied.rglob("*.error.txt")
@@ -297,6 +355,18 @@ def test_predict_names_what_it_can_not_read_and_classifies_the_rest(call: Call, 
     assert "not classified" in out
     assert "not a medical device" in out
     assert call("predict", model, files[0])[0] == 0
+
+
+def test_predict_refuses_answers_that_are_no_probabilities(
+    refusal: Callable[..., str], measured: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(measured / "cells" / "clean" / "0" / SMALL / "model.onnx")
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(onnx.helper.make_node("Neg", ["before"], ["probability"]))
+    onnx.save(model, tmp_path / "model.onnx")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "1.png")
+    message = refusal("predict", tmp_path / "model.onnx", tmp_path / "1.png")
+    assert "model.onnx: its answers are not all probabilities" in message
 
 
 def test_predict_refuses_what_is_no_model(refusal: Callable[..., str], tmp_path: Path) -> None:

@@ -79,6 +79,33 @@ def define_operator(model: onnx.ModelProto) -> None:
     model.functions.add(name="Mine", domain="", input=["a"], output=["b"])
 
 
+def forget_shape(model: onnx.ModelProto) -> None:
+    del model.graph.input[0].type.tensor_type.shape.dim[:]
+
+
+def take_giants(model: onnx.ModelProto) -> None:
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = 2**40
+
+
+def take_the_unknown(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = 999
+
+
+def give_doubles(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+def hide_weights(model: onnx.ModelProto) -> None:
+    sparse = model.graph.sparse_initializer.add()
+    sparse.values.data_location = TensorProto.EXTERNAL
+
+
+def name_no_file(model: onnx.ModelProto) -> None:
+    lose_weights(model)
+    model.graph.initializer[0].external_data[0].value = "é" * 200
+
+
 def lose_input(model: onnx.ModelProto) -> None:
     model.graph.node[1].input[0] = "nowhere"
 
@@ -100,6 +127,12 @@ def test_a_file_that_keeps_its_promises_is_taken(tmp_path: Path) -> None:
         (add_foreign_operator, "has an operator from outside, com.evil.Cast"),
         (define_operator, "defines operators of its own"),
         (lose_input, "is damaged"),
+        (forget_shape, "is damaged|takes images of 0 dimensions"),
+        (take_giants, "S at most 4096"),
+        (take_the_unknown, "is damaged|takes unknown images"),
+        (give_doubles, "does not give one float32 probability for each image"),
+        (hide_weights, "has sparse weights"),
+        (name_no_file, "keeps its weights in another file"),
         (say("format", "other 1"), "its metadata do not say 'fusebench 1'"),
         (say("network", "vgg16"), "its network 'vgg16' is unknown; known are efficientnet_b0"),
         (say("image_size", "300"), "takes images of 8 px, but says '300' of itself"),

@@ -110,7 +110,13 @@ def measure(
     **changes: object,
 ) -> Path:
     common = {"cell": cell, "protocol": protocol, "seed": seed, "weights": "imagenet", "synthetic_sources": ""}
-    common |= {"data_hash": DATA_HASH, "config_hash": "c", "environment_hash": content_hash(environment), **changes}
+    common |= {
+        "data_hash": DATA_HASH,
+        "config_hash": "c",
+        "model_hash": "m",
+        "environment_hash": content_hash(environment),
+        **changes,
+    }
     path = machine_folder(run_dir, environment) / protocol / str(seed) / f"{cell}.csv"
     write_found(path, common, found)
     return path
@@ -347,7 +353,10 @@ def test_only_a_gpu_has_the_note_about_tf32(run_dir: Path) -> None:
     measure(run_dir, SVM, [*engine("pytorch-cpu", p50={1: 9.0}), refused("onnxruntime-cuda", "none here")])
     assert not any("TF32" in note for note in tables_of(run_dir)["engines"].notes)
     measure(run_dir, SVM, engine("pytorch-cuda", p50={1: 9.0}), GPU)
-    assert "fp32 is fp32: TF32 is off in both runtimes" in tables_of(run_dir)["engines"].notes
+    assert (
+        "fp32 is fp32: TF32 is off in PyTorch and in ONNX Runtime's CUDA provider; TensorRT decides for itself"
+        in tables_of(run_dir)["engines"].notes
+    )
 
 
 # -- Table 5 ---------------------------------------------------------------------------------------------------------

@@ -80,6 +80,18 @@ def test_missing_files_are_named_and_written_by_the_same_call(
     assert [file.read_bytes() for file in rows_of(copied, CELLS[0]).files] == before
 
 
+def test_a_single_file_that_is_lost_is_written_again(
+    out: Path, tmp_path: Path, run_tiny: Callable[..., Summary]
+) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(out, copied)
+    file = rows_of(copied, CELLS[0]).files[3]
+    before = file.read_bytes()
+    file.unlink()
+    run_tiny(copied, CELLS[:1])
+    assert file.read_bytes() == before
+
+
 def test_damaged_predictions_are_named(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "cells" / "paper" / "0" / CELLS[0], tmp_path / "cell")
     (tmp_path / "cell" / "predictions.parquet").write_bytes(b"nothing")
