@@ -166,20 +166,19 @@ def _tf32() -> Facts:
 
 def _nvml() -> Facts:
     """Take a sample as ``fusebench measure`` does."""
-    from bench.machine_state import StateRecorder, gpu_handle
+    from bench.machine_state import gpu_clock, gpu_handle
 
     if (handle := gpu_handle()) is None:
         return {"mhz": None}
     import pynvml
 
-    state = StateRecorder()
-    state.sample()
+    mhz, _ = gpu_clock(handle)
     energy = True
     try:
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError_NotSupported:
         energy = False
-    return {"mhz": state.mhz[0], "energy": energy}
+    return {"mhz": mhz, "energy": energy}
 
 
 def _triton() -> Facts:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,27 @@ ENERGY_S = 1.0
 
 @cache
 def gpu_handle() -> Any:
-    """Return NVML's handle of the GPU torch uses; None where there is none (``doctor`` tells why)."""
-    if not torch.cuda.is_available() or find_spec("pynvml") is None:
+    """Return NVML's handle of the GPU torch uses, or None where torch sees none.
+
+    Raises:
+        ImportError, pynvml.NVMLError: nvidia-ml-py or NVML does not work here.
+    """
+    if not torch.cuda.is_available():
         return None
     import pynvml
 
+    pynvml.nvmlInit()
     uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
-    try:
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except pynvml.NVMLError:
-        return None
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+
+
+def gpu_clock(handle: Any) -> tuple[float, bool]:
+    """Return the GPU's clock in MHz, and whether it is held back for heat or power; raises as ``gpu_handle``."""
+    import pynvml
+
+    idle = pynvml.nvmlClocksEventReasonGpuIdle | pynvml.nvmlClocksEventReasonApplicationsClocksSetting
+    mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+    return mhz, bool(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) & ~idle)
 
 
 class StateRecorder:
@@ -41,16 +50,12 @@ class StateRecorder:
         self.throttled: list[bool] = []
 
     def sample(self) -> None:
-        """Note the GPU's clock, and whether it is held back for heat or power."""
-        handle = gpu_handle()
-        if handle is None:
-            return
-        import pynvml
-
-        idle = pynvml.nvmlClocksEventReasonGpuIdle | pynvml.nvmlClocksEventReasonApplicationsClocksSetting
-        with suppress(pynvml.NVMLError):  # virtual GPUs tell neither
-            self.mhz.append(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
-            self.throttled.append(bool(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) & ~idle))
+        """Note the GPU's clock, where there is one that tells it; why not is for ``doctor`` to say."""
+        with suppress(Exception):  # no timing is to be lost for it
+            if (handle := gpu_handle()) is not None:
+                mhz, throttled = gpu_clock(handle)
+                self.mhz.append(mhz)
+                self.throttled.append(throttled)
 
     def found(self, device: str) -> list[Found]:
         """Return what concerns an engine on ``device``."""
@@ -68,14 +73,14 @@ class StateRecorder:
 
 def energy_per_image(call: Callable[[], object], synchronise: Callable[[], None], batch: int) -> list[Found]:
     """Return the joules the GPU takes for one image, idle power included, or nothing where it does not count them."""
-    handle = gpu_handle()
-    if handle is None:
-        return []
-    import pynvml
-
     try:
+        handle = gpu_handle()
+        if handle is None:
+            return []
+        import pynvml
+
         before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError:
+    except Exception:  # no timing is to be lost for it; ``doctor`` says why
         return []
     calls, started = 0, time.perf_counter()
     while time.perf_counter() - started < ENERGY_S:
