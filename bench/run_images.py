@@ -56,7 +56,7 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     Raises:
         UserError: they can't be written.
     """
-    folder, cell = _folder(out, _cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
+    folder, cell = _folder(out, _chosenfolder(out, job.protocol, job.seed, job.cell.name)), job.cell
     split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
@@ -117,11 +117,13 @@ def _folder(run: Path, cell: Path) -> Path:
     predictions, defined = _predictions(cell), read_json(cell / "cell.json", "a finished cell")
     constants = defined.get("constants", {})
     identity = hashlib.sha256(predictions[["image_id", "copy"]].to_csv(index=False).encode())
+    chosen = defined.get("cell", {})  # decides the training rows, of which some calibrate
+    identity.update(str([chosen.get("modality"), chosen.get("augmented")]).encode())
     identity.update(str([defined.get("data_hash"), constants.get("augmentation"), constants.get("folds")]).encode())
     return run / "images" / f"{defined.get('protocol')}-{defined.get('seed')}-{identity.hexdigest()[:12]}"
 
 
-def _cell_folder(out: Path, protocol: str, seed: int, cell: str) -> Path:
+def _chosenfolder(out: Path, protocol: str, seed: int, cell: str) -> Path:
     return out / "cells" / protocol / str(seed) / cell
 
 

@@ -99,7 +99,7 @@ def test_every_cell_has_its_files(finished: Path, cell: str, protocol: str) -> N
 
 
 def test_nothing_unfinished_is_left(finished: Path) -> None:
-    assert sorted(path.name for path in finished.iterdir()) == ["cells", "features", "run.json"]
+    assert sorted(path.name for path in finished.iterdir()) == ["cells", "features", "images", "run.json"]
     assert list(finished.rglob(".*")) == []
     cells = {path.parent.relative_to(finished / "cells").as_posix() for path in finished.rglob("rows.csv")}
     assert cells == {f"{protocol}/0/{cell}" for protocol in PROTOCOLS for cell in CELLS}
