@@ -73,19 +73,18 @@ class StateRecorder:
 
 def energy_per_image(call: Callable[[], object], synchronise: Callable[[], None], batch: int) -> list[Found]:
     """Return the joules the GPU takes for one image, idle power included, or nothing where it does not count them."""
-    try:
+    with suppress(Exception):  # no timing is to be lost for it; ``doctor`` says why
         handle = gpu_handle()
         if handle is None:
             return []
         import pynvml
 
-        before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no timing is to be lost for it; ``doctor`` says why
-        return []
-    calls, started = 0, time.perf_counter()
-    while time.perf_counter() - started < ENERGY_S:
-        call()
-        synchronise()
-        calls += 1
-    joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000
-    return [Found(metric="energy_j", value=joules / (calls * batch), n=calls)]
+        before_mj = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        calls, started = 0, time.perf_counter()
+        while time.perf_counter() - started < ENERGY_S:
+            call()
+            synchronise()
+            calls += 1
+        joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before_mj) / 1000
+        return [Found(metric="energy_j", value=joules / (calls * batch), n=calls)]
+    return []

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bench.cell_files import MeasuredRun, model_hash, reason_of
 from bench.engine_rows import ENGINE_COLUMNS, Found, machine_folder, write_found
 from bench.environment import describe_environment, set_numerics
 from bench.export import BodyGraph
 from bench.latency import ROUNDS
-from bench.measure_cell import Conditions, Pair, measure_cell, model_hash, network_facts
+from bench.measure_cell import Pair, measure_cell, network_facts
 from bench.paper import paper_costs
 from bench.report.read import read_measurements, read_rows, read_run
 from bench.sessions import ENGINES, NotHereError, describe_engines, require_machine
+from bench.store import cell_folder
 from fusion.errors import UserError
 from fusion.files import content_hash, make_folder, sole_writer, write_text
 from fusion.models import FORWARD_GMACS
@@ -97,28 +99,26 @@ def measure(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_numerics(device)
     environment = describe_environment(device) | {"engines": describe_engines()}
-    conditions = Conditions(
-        run=run_dir,
+    measured_run = MeasuredRun(
+        folder=run_dir,
         image_size=run["data"]["image_size"],
-        run_precision=run.get("precision", "fp32"),
+        precision=run.get("precision", "fp32"),
         weights=run["weights"],
         synthetic_sources=run["data"]["synthetic_sources"],
-        batches=plan.batches,
-        rounds=plan.rounds,
     )
     with sole_writer(run_dir):
         machine = _Machine(run_dir, environment)
         for cell in done:
             if not machine.has(cell):
-                machine.keep(cell, network_facts(cell["network"], conditions.image_size))
-        return _measure_cells(chosen, machine, plan, conditions, progress, finished)
+                machine.keep(cell, network_facts(cell["network"], measured_run.image_size))
+        return _measure_cells(chosen, machine, plan, measured_run, progress, finished)
 
 
 def _measure_cells(
     cells: Sequence[dict[str, Any]],
     machine: "_Machine",
     plan: Plan,
-    conditions: Conditions,
+    run: MeasuredRun,
     progress: Progress,
     finished: Callable[[str], None],
 ) -> Summary:
@@ -132,17 +132,18 @@ def _measure_cells(
 
         advance(0.0)
         started = time.perf_counter()
-        folder, pairs = conditions.run / "cells" / name, plan.pairs()
+        folder, pairs = cell_folder(run.folder, cell["protocol"], cell["seed"], cell["cell"]), plan.pairs()
         try:
-            identity = model_hash(conditions.run, folder)
+            identity = model_hash(run.folder, folder)
             pairs, batches = machine.lacking(cell, plan, identity)
             if pairs:
-                found = measure_cell(folder, pairs, replace(conditions, batches=batches), graph, advance)
+                found = measure_cell(
+                    folder, run, pairs, batches=batches, rounds=plan.rounds, graph=graph, advance=advance
+                )
                 machine.keep(cell, found, identity)
         except Exception as error:  # one cell's fault must not end the others
-            reason = str(error)
+            reason = reason_of(error)
             if not isinstance(error, UserError):
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 machine.keep_trace(cell, traceback.format_exc())
             machine.keep_failure(cell, pairs, reason)
             failed.append(f"{name}: {reason}")

@@ -1,84 +1,71 @@
 """Measuring one finished cell: its files, its size, and every engine, which must give the right answers first."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from bench.cell_files import MeasuredRun, export_cell, reason_of
 from bench.classify import BatchClassifier, batches_of, decoded_batches
 from bench.cold_start import Target, measure_cold_start
 from bench.complexity import measure_complexity
 from bench.engine_rows import Found
-from bench.export import BodyGraph, export_onnx, load_classifier
-from bench.extract import features_folder
+from bench.export import BodyGraph, load_classifier
 from bench.latency import Estimate, quantile, ratio, throughput, time_calls
 from bench.machine_state import StateRecorder, energy_per_image
 from bench.measurement import timed
-from bench.onnx_file import read_onnx, require_size
 from bench.parity import TOLERANCES, compare, largest_difference
-from bench.quantize import quantize_int8
 from bench.run_images import TestRows, find_test_rows
-from bench.sessions import DTYPES, NotHereError, RefusedError, open_session, require_machine
-from fusion.errors import UserError
-from fusion.files import content_hash, file_hash, read_json
+from bench.sessions import NotHereError, RefusedError, open_session, require_machine
+from fusion.files import read_json
 from fusion.models import build_model, normalisation
 
 TEST_BATCH = 64
 """Images of a call when the whole test set is classified."""
 TEST_ROUNDS = 3
-FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
-"""Precision -> the name of the exported file in a cell's folder."""
-
 Pair = tuple[str, str]
 """An engine and a precision."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """What the cells of a run are measured under."""
-
-    run: Path
-    image_size: int
-    run_precision: str
-    """The run's probabilities were computed in it."""
-    weights: str
-    synthetic_sources: Sequence[str]
-    batches: Sequence[int]
-    rounds: int
-
-
 def measure_cell(
-    cell: Path, pairs: Sequence[Pair], conditions: Conditions, graph: BodyGraph, advance: Callable[[float], None]
+    cell: Path,
+    run: MeasuredRun,
+    pairs: Sequence[Pair],
+    *,
+    batches: Sequence[int],
+    rounds: int,
+    graph: BodyGraph,
+    advance: Callable[[float], None],
 ) -> list[Found]:
     """Return all that is found about a cell; an engine that can't be measured is a row with its reason.
 
     Args:
         cell: its folder.
+        run: of the cell.
         pairs: the engines and precisions wanted.
-        conditions: of the run.
+        batches: images of the calls to time.
+        rounds: timed visits to each engine.
         graph: the traced body of the network, kept from cell to cell.
         advance: called with the share of the work that is done.
 
     Raises:
         UserError: a file of the cell is damaged or can't be written.
     """
-    rows, size = find_test_rows(conditions.run, cell), conditions.image_size
+    test, size = find_test_rows(run.folder, cell), run.image_size
     network = read_json(cell / "cell.json", "a finished cell")["cell"]["network"]
-    images_u8 = np.concatenate(list(decoded_batches(rows.files, size, TEST_BATCH)))
-    files, failures = export_cell(cell, {precision for _, precision in pairs}, rows, conditions, graph)
+    images_u8 = np.concatenate(list(decoded_batches(test.files, size, TEST_BATCH)))
+    files, failures = export_cell(cell, {precision for _, precision in pairs}, test, run, graph)
     advance(0.2)
     found = [*network_facts(network, size), *(_file_fact(name, file) for name, file in files.items())]
     baseline = ("pytorch-cuda" if torch.cuda.is_available() else "pytorch-cpu", "fp32")
-    model = Target(run=conditions.run, cell=cell, image_size=size, file=None)
+    model = Target(run=run.folder, cell=cell, image_size=size, file=None)
     trusted = _opened(baseline, model, min(TEST_BATCH, len(images_u8)))
     reference = trusted.probabilities(batches_of(images_u8, trusted.batch))
-    difference = largest_difference(reference[rows.unaugmented], rows.probability[rows.unaugmented])
-    if difference > (allowed := TOLERANCES[conditions.run_precision]):
+    difference = largest_difference(reference[test.unaugmented], test.probability[test.unaugmented])
+    if difference > (allowed := TOLERANCES[run.precision]):
         reason = (
             f"mismatch: the model gives other probabilities than its run has kept (largest difference "
             f"{difference:.2g}, allowed {allowed:g}): its weights or its preprocessing are not those of the run"
@@ -87,76 +74,33 @@ def measure_cell(
     ready: dict[Pair, BatchClassifier] = {}
     answers: dict[Pair, np.ndarray] = {}
     for number, pair in enumerate(pairs):
-        target = Target(run=conditions.run, cell=cell, image_size=size, file=files.get(pair[1]))
+        target = Target(run=run.folder, cell=cell, image_size=size, file=files.get(pair[1]))
         try:
             require_machine(pair[0])
             if pair[0].startswith("onnxruntime") and pair[1] in failures:
                 raise RefusedError(failures[pair[1]])
             first, classifier, answers[pair] = _proven(
-                pair, target, rows, reference, images_u8, conditions, trusted if pair == baseline else None
+                pair, target, test, reference, images_u8, max(batches), trusted if pair == baseline else None
             )
         except NotHereError as error:
             found.append(Found(engine=pair[0], precision=pair[1], status="not measured", reason=str(error)))
         except Exception as error:  # whatever a runtime raises: the other engines are measured
-            found.append(Found(engine=pair[0], precision=pair[1], status="refused", reason=_reason(error)))
+            found.append(Found(engine=pair[0], precision=pair[1], status="refused", reason=reason_of(error)))
         else:
             ready[pair] = classifier
             found += first
             if pair == baseline:
-                found.append(_of(pair, Found(metric="run_difference", value=difference, n=int(rows.unaugmented.sum()))))
+                found.append(_of(pair, Found(metric="run_difference", value=difference, n=int(test.unaugmented.sum()))))
         advance(0.2 + 0.4 * (number + 1) / len(pairs))
-    found += _test_set_times(ready, rows, images_u8, size)
+    found += _test_set_times(ready, test, images_u8, size)
     advance(0.7)
-    for number, batch in enumerate(conditions.batches):
+    for number, batch in enumerate(batches):
         try:
-            found += _latencies(ready, answers, images_u8, batch, conditions.rounds)
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:  # all engines have their buffers at once
-            found += [_refused_at(pair, batch, _reason(error)) for pair in ready]
-        advance(0.7 + 0.3 * (number + 1) / len(conditions.batches))
+            found += _latencies(ready, answers, images_u8, batch, rounds)
+        except (RuntimeError, MemoryError) as error:  # all engines have their buffers at once
+            found += [_refused_at(pair, batch, reason_of(error)) for pair in ready]
+        advance(0.7 + 0.3 * (number + 1) / len(batches))
     return found
-
-
-def export_cell(
-    cell: Path, precisions: set[str], rows: TestRows, conditions: Conditions, graph: BodyGraph
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the exported files of a cell by precision, and for those that can't be made the reason.
-
-    Files that are missing or of other weights are written.
-
-    Raises:
-        UserError: a file of the cell is damaged or can't be written.
-    """
-    defined = read_json(cell / "cell.json", "a finished cell")
-    network, size = defined["cell"]["network"], conditions.image_size
-    wanted = {name: cell / file for name, file in FILES.items() if name in precisions | {"fp32"}}
-    wanted = {name: file for name, file in wanted.items() if name != "fp16" or torch.cuda.is_available()}
-    metadata = {"cell": f"{defined['protocol']}/{defined['seed']}/{defined['cell']['name']}"}
-    metadata |= {"config_hash": content_hash(defined), "weights_sha256": _weights_hash(cell, conditions.run, defined)}
-    metadata |= {"weights": conditions.weights, "synthetic_sources": " ".join(conditions.synthetic_sources)}
-    failures: dict[str, str] = {}
-    for precision, file in wanted.items():
-        with suppress(UserError):  # missing, damaged or of an older version: written anew
-            kept = read_onnx(file)
-            require_size(kept, size)
-            same = ("config_hash", "weights_sha256")
-            if kept.precision == precision and all(kept.facts.get(key) == metadata[key] for key in same):
-                continue
-        try:
-            if precision == "int8":
-                if "fp32" in failures:
-                    raise UserError(failures["fp32"])
-                if not rows.calibration_files:
-                    raise UserError(f"there are no calibration rows: call the same 'fusebench run' again for {cell}")
-                calibration_u8 = np.concatenate(list(decoded_batches(rows.calibration_files, size, TEST_BATCH)))
-                quantize_int8(wanted["fp32"], file, calibration_u8)
-            else:
-                classifier = load_classifier(conditions.run, cell, size)
-                classifier.body.set_dtype(DTYPES[precision])
-                export_onnx(classifier, file, network, size, metadata, graph)
-            require_size(read_onnx(file), size)
-        except Exception as error:  # of the exporter or the quantizer: the other engines are measured
-            failures[precision] = _reason(error)
-    return {name: file for name, file in wanted.items() if name not in failures}, failures
 
 
 @lru_cache(maxsize=16)
@@ -174,12 +118,12 @@ def _proven(
     rows: TestRows,
     reference: np.ndarray,
     images_u8: np.ndarray,
-    conditions: Conditions,
+    largest_batch: int,
     is_open: BatchClassifier | None,
 ) -> tuple[list[Found], BatchClassifier, np.ndarray]:
     """Return what was found of an engine, the engine, open and warm, and its probabilities of the whole test set."""
     engine, precision = pair
-    found = measure_cold_start(engine, precision, target, max(conditions.batches))
+    found = measure_cold_start(engine, precision, target, largest_batch)
     classifier = is_open or _opened(pair, target, min(TEST_BATCH, len(rows.label)))
     probability = classifier.probabilities(batches_of(images_u8, classifier.batch))
     found += compare(rows.label, reference, probability, precision)
@@ -264,36 +208,5 @@ def _refused_at(pair: Pair, batch: int, reason: str) -> Found:
     return Found(engine=pair[0], precision=pair[1], batch=batch, status="refused", reason=reason)
 
 
-def _reason(error: Exception) -> str:
-    kind = "" if isinstance(error, RefusedError | UserError) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())[:300]
-
-
 def _file_fact(precision: str, file: Path) -> Found:
     return Found(precision=precision, metric="file_mib", value=file.stat().st_size / 2**20, n=1)
-
-
-def _weights_hash(cell: Path, run: Path, defined: dict[str, Any]) -> str:
-    """Return the hash of all weights of a cell: for Model 1 those of the backbone, too."""
-    paths = [cell / "model.safetensors"]
-    if defined["cell"]["head"]:
-        paths.append(features_folder(run, defined) / "backbone.safetensors")
-    try:
-        return content_hash([file_hash(path) for path in paths])
-    except OSError as error:
-        raise UserError(f"{error.filename} can't be read ({error.strerror}); delete {cell} to run it again") from None
-
-
-def model_hash(run: Path, cell: Path) -> str:
-    """Return the hash of a finished cell's weights and predictions: what its measurements belong to.
-
-    Raises:
-        UserError: one of its files can't be read.
-    """
-    defined = read_json(cell / "cell.json", "a finished cell")
-    try:
-        return content_hash([_weights_hash(cell, run, defined), file_hash(cell / "predictions.parquet")])
-    except (OSError, KeyError) as error:
-        raise UserError(
-            f"{cell} is damaged ({' '.join(str(error).split())[:120]}); delete it to run it again"
-        ) from None

@@ -1,10 +1,10 @@
 """The test rows of a run as PNG files, and a few of its training rows to calibrate int8 on.
 
 With them a run's folder can be measured on any machine, from files to decisions, without the data set. They lie in
-``images/<protocol>-<seed>-<hash>/``, named by what decides their pixels; cells with the same test rows share them.
+``images/<protocol>-<seed>-<hash>/``, named by what decides their pixels; cells trained and tested on the same rows
+share them.
 """
 
-import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ import pandas as pd
 from PIL import Image
 
 from bench.cell import Job, Settings
+from bench.store import cell_folder
 from fusion.errors import UserError
-from fusion.files import make_folder, read_json, share, sync
+from fusion.files import content_hash, make_folder, read_json, share, sync
 from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
 from fusion.split import split_rows
@@ -56,20 +57,19 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     Raises:
         UserError: they can't be written.
     """
-    folder, cell = _folder(out, _chosenfolder(out, job.protocol, job.seed, job.cell.name)), job.cell
+    folder, cell = _folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
     split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
-    if all(
-        len(list((folder / name).glob("*.png"))) == n for name, n in ((TEST, len(split.test)), (CALIBRATION, count))
-    ):
+    parts = {TEST: split.test, CALIBRATION: split.train[np.sort(chosen)]}
+    if all(len(list((folder / name).glob("*.png"))) == len(rows) for name, rows in parts.items()):
         return
     spec = BatchSpec(seed=job.seed, mean=(0.0,), std=(1.0,), device=settings.torch_device())
     loader = make_loader(settings.loader, prepared, spec)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        for name, rows in ((TEST, split.test), (CALIBRATION, split.train[np.sort(chosen)])):
+        for name, rows in parts.items():
             make_folder(partial / name)
             start = 0
             for pixels in loader.batches(rows, BATCH, epoch=0):
@@ -114,17 +114,16 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
 
 
 def _folder(run: Path, cell: Path) -> Path:
-    predictions, defined = _predictions(cell), read_json(cell / "cell.json", "a finished cell")
-    constants = defined.get("constants", {})
-    identity = hashlib.sha256(predictions[["image_id", "copy"]].to_csv(index=False).encode())
-    chosen = defined.get("cell", {})  # decides the training rows, of which some calibrate
-    identity.update(str([chosen.get("modality"), chosen.get("augmented")]).encode())
-    identity.update(str([defined.get("data_hash"), constants.get("augmentation"), constants.get("folds")]).encode())
-    return run / "images" / f"{defined.get('protocol')}-{defined.get('seed')}-{identity.hexdigest()[:12]}"
-
-
-def _chosenfolder(out: Path, protocol: str, seed: int, cell: str) -> Path:
-    return out / "cells" / protocol / str(seed) / cell
+    rows = _predictions(cell)[["image_id", "copy"]].to_csv(index=False)
+    defined = read_json(cell / "cell.json", "a finished cell")
+    try:
+        # what a cell is trained on decides its calibration rows
+        trained_on = [defined["cell"][key] for key in ("modality", "augmented")]
+        pixels = [defined["data_hash"], *(defined["constants"][key] for key in ("augmentation", "folds"))]
+        name = f"{defined['protocol']}-{defined['seed']}"
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{cell / 'cell.json'} is damaged (it lacks {error}); delete {cell} to run it again") from None
+    return run / "images" / f"{name}-{content_hash([rows, trained_on, pixels])[:12]}"
 
 
 def _predictions(cell: Path) -> pd.DataFrame:

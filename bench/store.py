@@ -59,7 +59,12 @@ class CellKey:
 
     def folder(self, out: Path) -> Path:
         """Return the folder of the cell in the run's folder ``out``."""
-        return out / "cells" / self.protocol / str(self.seed) / self.cell
+        return cell_folder(out, self.protocol, self.seed, self.cell)
+
+
+def cell_folder(out: Path, protocol: str, seed: int, cell: str) -> Path:
+    """Return the folder of a cell in the run's folder ``out``."""
+    return out / "cells" / protocol / str(seed) / cell
 
 
 def done_rows(key: CellKey, measured: Sequence[Measured]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import bench.measure
 import bench.measure_cell
 import bench.sessions
+from bench.cli_results import measure as cli_measure
 from bench.engine_rows import ENGINE_METRICS
 from bench.environment import describe_environment
 from bench.measure import Plan, Summary, measure
@@ -141,7 +142,7 @@ def test_another_batch_is_measured_beside_those_there_are(copied: Path) -> None:
 def test_an_engine_that_appeared_is_measured(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[list[Any]] = []
     monkeypatch.setattr(bench.measure, "require_machine", lambda _: None)
-    monkeypatch.setattr(bench.measure, "measure_cell", lambda *given: tried.append(given[1]) or [])
+    monkeypatch.setattr(bench.measure, "measure_cell", lambda *given, **_: tried.append(given[2]) or [])
     silently(copied, only=[SMALL])
     assert len(tried) == (not torch.cuda.is_available())
 
@@ -280,6 +281,10 @@ def test_a_fault_of_our_own_fails_the_cell_and_keeps_its_traceback(
 def test_a_plan_that_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Plan(**changes)
+
+
+def test_the_help_names_every_engine() -> None:
+    assert all(name in str(cli_measure.__doc__) for name in ENGINES)
 
 
 def test_a_pattern_without_a_cell_is_refused(measured: Path) -> None:

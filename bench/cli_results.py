@@ -1,0 +1,204 @@
+"""The commands that make results: ``run``, ``measure``, ``predict`` and ``report``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench.cli_common import Data, Device, Precision, Results, interrupted, print_next, progress_bars, resumable
+from fusion.errors import UserError
+
+
+def run(
+    matrix: Annotated[str, typer.Argument(help="paper, quick, or the path of a .toml file.", show_default=False)],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
+    only: Annotated[
+        list[str] | None, typer.Option(help="Cells to run, e.g. 'model2/*'; may be repeated.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="paper, clean or both; by default what the matrix says.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, random, or a folder of safetensors files; by default what the matrix says.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="Seed; may be repeated; by default what the matrix says.", show_default=False),
+    ] = None,
+    loader: Annotated[
+        str, typer.Option(help="resident, dali, torchvision, or auto: resident where the images fit the memory.")
+    ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    step: Annotated[
+        str, typer.Option(help="Training steps: eager, graph, compiled (GPU), or auto: the fastest that is possible.")
+    ] = "auto",
+    measured: Annotated[
+        bool,
+        typer.Option("--measure/--no-measure", help="Export and measure one cell of each network at the end."),
+    ] = True,
+) -> None:
+    """Train and judge every cell of a matrix, measure one of each network, then write the tables.
+
+    A run that was stopped goes on when called again; finished cells are not trained twice. A cell that fails stays in
+    the tables with its reason, the others go on, and the exit code is 1.
+    """
+    from bench.cell import Settings
+    from bench.matrix import MAXIMUM_SEED, load_matrix
+    from bench.runner import run as run_matrix
+    from fusion.prepare import load_prepared
+    from fusion.split import PROTOCOLS
+
+    loaded = load_matrix(matrix)
+    if protocol not in (None, "both", *PROTOCOLS):
+        raise UserError(f"--protocol {protocol!r} is unknown; choose from {', '.join(PROTOCOLS)}, both")
+    for one in seed or []:
+        if not 0 <= one <= MAXIMUM_SEED:
+            raise UserError(f"--seed {one} is not a whole number from 0 to {MAXIMUM_SEED}")
+    cells = loaded.select(only or [])
+    settings = Settings(
+        weights=loaded.weights if weights is None else weights,
+        loader=loader,
+        device=device,
+        precision=precision,
+        step=step,
+    )
+    prepared = load_prepared(data)
+    with progress_bars() as bars, resumable():
+        summary = run_matrix(
+            loaded,
+            cells,
+            prepared,
+            out,
+            settings,
+            protocols=loaded.protocols if protocol is None else PROTOCOLS if protocol == "both" else (protocol,),
+            seeds=list(dict.fromkeys(seed or loaded.seeds)),
+            progress=bars.run,
+            finished=bars.line,
+        )
+    console = Console()
+    failed = summary.failed
+    if measured and summary.done + summary.found:
+        from bench.measure import RUN_BATCHES, Plan
+
+        try:
+            failed += _measure(out, Plan(batches=RUN_BATCHES))
+        except UserError as error:  # the cells are done all the same, and their tables wanted
+            failed += (f"measure: {error}",)
+    _report(out, ("leaderboard", "table5", "engines") if measured else ("leaderboard",))
+    console.print(
+        f"{summary.done} cells done, {summary.found} found finished, {len(summary.failed)} failed", highlight=False
+    )
+    _end(failed)
+
+
+def measure(
+    results: Results,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cells to measure, e.g. 'model2/*'; may be repeated; by default one of each network.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Measure every finished cell.")] = False,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Engine, e.g. onnxruntime-cpu; may be repeated; see below.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(help="Images of a call; may be repeated; by default 1, 8, 32 and 64.", show_default=False),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(help="Timed visits to each engine, for the intervals; cells measured before need --again.")
+    ] = 10,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure anew what was measured or refused on this machine, and replace it.")
+    ] = False,
+) -> None:
+    """Export finished cells to ONNX and measure them under PyTorch and ONNX Runtime, from the run's folder alone.
+
+    Every engine classifies the whole test set first; one whose probabilities differ from PyTorch's by more than its
+    tolerance stays in the tables, marked and not ranked. The folder can be copied and measured on another machine; the
+    rows of all machines stay.
+
+    Engines: pytorch-cpu, onnxruntime-cpu (fp32, int8), pytorch-cuda, pytorch-graph-cuda, onnxruntime-cuda,
+    onnxruntime-nhwc, onnxruntime-tensorrt; by name only, as they compile for minutes: pytorch-compiled-cpu,
+    pytorch-compiled-cuda.
+    """
+    from bench.measure import BATCHES, Plan
+
+    plan = Plan(
+        only=only or (), every=every, engines=engine or (), batches=batch or BATCHES, rounds=rounds, again=again
+    )
+    failed = _measure(results, plan)
+    _report(results, ("table5", "engines"))
+    _end(failed)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="An ONNX file that 'fusebench measure' wrote.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(help="Images: PNG, JPEG, PGM, TIFF or DICOM.", show_default=False)],
+    csv: Annotated[Path | None, typer.Option(help="File for the answers, too.", show_default=False)] = None,
+) -> None:
+    """Classify images: the probability that each shows a malignant lesion, and the decision.
+
+    Images are decoded, made grey and resized as in training. A file that can't be read is named with the reason, the
+    others are classified, and the exit code is 1.
+    """
+    from bench.predict import predict as predict_files
+    from bench.report import prediction_table, terminal_table
+    from bench.report.formats import to_csv
+    from fusion.files import write_text
+
+    with progress_bars() as bars, interrupted("nothing was written"):
+        answers, notes = predict_files(model, files, lambda done: bars.stage("classify", done, len(files)))
+    table = prediction_table(answers, notes)
+    Console().print(terminal_table(table))
+    if csv:
+        write_text(csv, to_csv(table))
+    if (answers["reason"] != "").any():
+        raise typer.Exit(1)
+
+
+def report(
+    results: Results,
+) -> None:
+    """Write all tables as csv, Markdown and LaTeX, ours beside the paper's, and print them."""
+    _report(results, ())
+
+
+def _measure(results: Path, plan: Any) -> tuple[str, ...]:
+    from bench.measure import measure as measure_cells
+
+    with progress_bars() as bars, resumable():
+        summary = measure_cells(results, plan, progress=bars.run, finished=bars.line)
+    Console().print(
+        f"{summary.measured} cells measured, {summary.found} found measured, {len(summary.failed)} failed",
+        highlight=False,
+    )
+    return summary.failed
+
+
+def _end(failed: tuple[str, ...]) -> None:
+    for failure in failed:
+        Console().print(f"failed: {failure}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _report(results: Path, shown: tuple[str, ...]) -> None:
+    from bench.report import terminal_table, write_report
+
+    console = Console()
+    for name, table in write_report(results).items():
+        if name in shown or not shown:
+            console.print(terminal_table(table))
+    print_next(f"open {results / 'tables'}/ (csv, Markdown, LaTeX)")
