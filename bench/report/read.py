@@ -168,7 +168,10 @@ def _read_rows(path: Path, schema: _Schema, keys: Mapping[str, str]) -> pd.DataF
         raise UserError(f"{path}: cannot be read as CSV ({' '.join(str(error).split())})") from error
     if tuple(rows.columns) != schema.columns:
         difference = _difference(list(rows.columns), schema.columns)
-        raise UserError(f"{path}: {difference}; the columns are {', '.join(schema.columns)}")
+        raise UserError(
+            f"{path}: {difference}; the columns are {', '.join(schema.columns)}; if another version wrote the file, "
+            "delete it to make it again"
+        )
     for status in rows.loc[~rows["status"].isin(schema.statuses), "status"]:
         raise UserError(f"{path}: status {status!r} is not one of {', '.join(schema.statuses)}")
     for column, expected in keys.items():

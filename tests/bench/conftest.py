@@ -1,5 +1,6 @@
 """A small data set of two textures, prepared at 32 px, and the smallest matrix that has a cell of every kind."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doctor_faults import Judge
+from measured_rows import FOUR_CELLS
 from PIL import Image
+from report_rows import PAPER_CELLS, failed, scores, write_cell, write_run
+from run_folders import CELLS, PROTOCOLS
 from scipy.ndimage import gaussian_filter
 
+import bench.doctor
 from bench.cell import Settings
 from bench.cli import main
+from bench.doctor import CHECKS, Finding, Machine, examine
 from bench.matrix import Matrix, load_matrix
 from bench.runner import Summary, run
 from fusion.prepare import Prepared, load_prepared, prepare
@@ -138,6 +145,46 @@ def finished_run(run_tiny: Callable[..., Summary], tmp_path_factory: pytest.Temp
     out = tmp_path_factory.mktemp("finished") / "run"
     assert run_tiny(out, list(FINISHED), protocols=("clean",)).done == len(FINISHED)
     return out
+
+
+@pytest.fixture(scope="session")
+def whole_run(run_tiny: Callable[..., Summary], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of every cell under both protocols; tests only read it."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert run_tiny(out, protocols=PROTOCOLS) == Summary(done=2 * len(CELLS), found=0, failed=())
+    return out
+
+
+@pytest.fixture
+def scored_run(tmp_path: Path) -> Path:
+    """A run of all cells of the paper with made-up scores, one of which failed and one of which was not run."""
+    folder = write_run(tmp_path / "run")
+    for place, cell in enumerate(PAPER_CELLS[:-1]):
+        write_cell(folder, cell, scores(0.9 - place / 100))
+    write_cell(folder, "model2/resnet50+sgdm", failed("out of memory"))
+    write_cell(folder, "model1/resnet50+nb", scores(0.6, ppv=math.nan))
+    return folder
+
+
+@pytest.fixture
+def bare_run(tmp_path: Path) -> Path:
+    """A run of four cells, of which nothing was measured."""
+    return write_run(tmp_path, cells=FOUR_CELLS, data={"counts": []})
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Judge:
+    """Make one check of ``doctor``, with the facts its probe tells, or else with the probe's own."""
+
+    def start(name: str, facts: dict[str, Any] | None = None, *, out: Path = tmp_path, weights: str = "x") -> Finding:
+        monkeypatch.setattr(bench.doctor, "CHECKS", {name: CHECKS[name]})
+        if facts is not None:
+            monkeypatch.setattr(Machine, "ask", lambda *_: facts)
+        (found,) = examine(out, weights)
+        assert bool(found.remedy) == (found.status == "fault")
+        return found
+
+    return start
 
 
 @pytest.fixture

@@ -1,0 +1,86 @@
+"""A run's folder is read whole: damaged and foreign files are refused by name."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from report_rows import counts, run_json, scores, write_cell, write_run
+
+from bench.report import read_rows, read_run, write_report
+from bench.store import ROW_COLUMNS
+from fusion.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text.replace(",unit,", ",units,"), "lacks unit and has the unknown units"),
+        (lambda text: text.replace("metric,value", "value,metric"), "another order"),
+        (lambda text: text.replace(",0.8,", ",0.8 mm,", 1), "value '0.8 mm' is not a number"),
+        (lambda text: text.replace(",done,", ",perhaps,", 1), "status 'perhaps' is not one of done, failed"),
+        (lambda _: "", "cannot be read as CSV"),
+        (lambda text: text + '"', "cannot be read as CSV"),
+    ],
+)
+def test_damaged_rows_are_named(tmp_path: Path, damage: object, message: str) -> None:
+    path = write_cell(write_run(tmp_path), "model1/resnet50+svm", scores(0.8))
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")  # type: ignore[operator]
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        read_rows(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cell_whose_writing_was_interrupted_is_not_read(tmp_path: Path) -> None:
+    write_cell(write_run(tmp_path), "model1/resnet50+svm", scores(0.8))
+    write_cell(tmp_path, "model1/.resnet50+svm.partial", scores(0.1))
+    rows = read_rows(tmp_path)
+    assert list(rows.columns) == list(ROW_COLUMNS)
+    assert set(rows["cell"]) == {"model1/resnet50+svm"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no run.json"),
+        ("{", "not valid JSON"),
+        ("\xff", "not valid JSON"),
+        ("[]", "is list, not an object"),
+        ("{}", "lacks 'matrix'"),
+        (json.dumps(run_json(seeds="0")), "'seeds' is str, not list"),
+        (json.dumps(run_json(seeds=["0"])), "seeds: '0' is str, not int"),
+        (json.dumps(run_json(data={"counts": [{}]})), "lacks 'source'"),
+        (json.dumps(run_json(data={"counts": [counts()[0] | {"label": 2}]})), "label 2 is not 0 (benign) or 1"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused_on_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        read_run(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_copy_of_a_cell_is_refused(scored_run: Path) -> None:
+    folder = scored_run / "cells" / "paper" / "0" / "model3"
+    (cell, *_) = folder.iterdir()
+    shutil.copytree(cell, folder / f"{cell.name}.bak")
+    with pytest.raises(UserError, match="does not belong here"):
+        write_report(scored_run)
+
+
+def test_a_metric_given_twice_is_refused(scored_run: Path) -> None:
+    rows = scored_run / "cells" / "paper" / "0" / "model1" / "resnet50+svm" / "rows.csv"
+    lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows.write_text("".join([*lines, lines[1]]), encoding="utf-8")
+    with pytest.raises(UserError, match="occurs twice"):
+        write_report(scored_run)
+
+
+def test_the_readme_describes_every_column() -> None:
+    readme = (Path(__file__).parents[2] / "results" / "README.md").read_text(encoding="utf-8")
+    for column in ROW_COLUMNS:
+        assert f"`{column}`" in readme
