@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 
 from bench.metrics import decide
+from bench.store import PREDICTION_COLUMNS
 from fusion.augment import Rows
-
-PREDICTION_COLUMNS = ("image_id", "copy", "source", "modality", "group_id", "label", "probability", "decision")
 
 
 def prediction_frame(catalog: pd.DataFrame, rows: Rows, probability: np.ndarray) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from bench.environment import describe_environment, machine_name
 from bench.matrix import MATRICES, read_matrix
 from bench.paper import paper_costs
 from bench.report import build_tables, write_table
-from bench.report.read import read_measurements, read_rows, read_run
+from bench.report.read import read_results, read_rows
 from bench.store import ROW_COLUMNS
 from fusion.errors import UserError
 from fusion.files import content_hash, make_folder, write_json, write_text
@@ -165,14 +165,15 @@ def full_length_matrix() -> str:
 
 def keep_run(run: Path, kept: Path) -> None:
     """Keep what a run says, not its weights and predictions: rows, measurements, run.json, machines and tables."""
-    rows, measurements = read_rows(run), read_measurements(run)
+    results = read_results(run)
+    rows, measurements = results.rows, results.measurements
     write_text(kept / "rows.csv", rows.to_csv(index=False))
-    write_json(kept / "run.json", read_run(run))
+    write_json(kept / "run.json", results.run)
     if len(measurements):
         write_text(kept / "measurements.csv", measurements.to_csv(index=False))
         machines = [read_environment(path.parent) for path in (run / MEASUREMENTS).glob(f"[!.]*/{ENVIRONMENT}")]
         write_json(kept / "environments.json", {content_hash(machine): machine for machine in machines})
-    for table in build_tables(read_run(run), rows, measurements).values():
+    for table in build_tables(results).values():
         write_table(table, kept / "tables")
 
 

@@ -20,8 +20,16 @@ from bench.matrix import Cell, Matrix
 from bench.metrics import Measured, classification_metrics
 from bench.report.read import read_run
 from bench.run_images import write_run_images
-from bench.store import CellKey, definition_hash, done_rows, failed_rows, has_backbone, is_done, write_cell
-from bench.train import Epoch
+from bench.store import (
+    HISTORY_COLUMNS,
+    CellKey,
+    definition_hash,
+    done_rows,
+    failed_rows,
+    has_backbone,
+    is_done,
+    write_cell,
+)
 from fusion.errors import UserError
 from fusion.files import content_hash, sole_writer, write_json
 from fusion.prepare import Prepared
@@ -170,7 +178,7 @@ def _write_outcome(
         _one("setup_s", outcome.setup_s, "s", training_rows),
         _one("peak_memory_mib", outcome.peak_memory_mib, "MiB", training_rows),
     ]
-    history = pd.DataFrame([asdict(e) for e in outcome.history], columns=list(Epoch.__dataclass_fields__))
+    history = pd.DataFrame([asdict(e) for e in outcome.history], columns=list(HISTORY_COLUMNS))
 
     def write_files(folder: Path) -> None:
         predictions.to_parquet(folder / "predictions.parquet", index=False)

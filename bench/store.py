@@ -34,6 +34,13 @@ ROW_COLUMNS = (
     "config_hash",
     "environment_hash",
 )
+PREDICTION_COLUMNS = ("image_id", "copy", "source", "modality", "group_id", "label", "probability", "decision")
+"""Of ``predictions.parquet``, a line for each test row; label and decision are 1 for malignant."""
+HISTORY_COLUMNS = (
+    *("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
+    "learning_rate",
+)
+"""Of ``history.csv``, a line for each epoch; losses are mean cross-entropies in nats."""
 ROWS, DEFINITION = "rows.csv", "cell.json"
 FILES = (ROWS, DEFINITION, "predictions.parquet", "history.csv", "model.safetensors")
 """A finished cell has them all."""

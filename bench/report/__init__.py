@@ -6,16 +6,18 @@ from bench.report.data_path import data_path_tables
 from bench.report.formats import terminal_table, write_table
 from bench.report.layout import Table
 from bench.report.predictions import prediction_table
-from bench.report.read import read_measurements, read_rows, read_run
+from bench.report.read import Results, read_measurements, read_results, read_rows, read_run
 from bench.report.tables import build_tables, prepared_table
 
 __all__ = [
+    "Results",
     "Table",
     "build_tables",
     "data_path_tables",
     "prediction_table",
     "prepared_table",
     "read_measurements",
+    "read_results",
     "read_rows",
     "read_run",
     "terminal_table",
@@ -30,7 +32,7 @@ def write_report(run_dir: Path) -> dict[str, Table]:
     Raises:
         UserError: ``run_dir`` is not a run folder, one of its files is damaged, or ``tables/`` cannot be written.
     """
-    tables = build_tables(read_run(run_dir), read_rows(run_dir), read_measurements(run_dir))
+    tables = build_tables(read_results(run_dir))
     for table in tables.values():
         write_table(table, run_dir / "tables")
     return tables

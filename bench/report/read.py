@@ -1,4 +1,4 @@
-"""A run's folder read back: ``run.json``, the rows of its cells and those of its measurements, checked."""
+"""A run's folder read back: ``run.json``, the rows and predictions of its cells and its measurements, checked."""
 
 import json
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from bench.engine_rows import (
     read_environment,
 )
 from bench.report.layout import one_line
+from bench.report.read_cells import CellId, read_histories, read_predictions
 from bench.store import ROW_COLUMNS
 from fusion.catalog import LABEL_NAMES
 from fusion.errors import UserError
@@ -52,6 +53,38 @@ DATA_KEYS = {"data_hash": str, "image_size": int, "synthetic_sources": list, "co
 ITEM_TYPES = {"cells": str, "protocols": str, "seeds": int}
 COUNT_KEYS = {"source": str, "modality": str, "label": int, "images": int, "copies": int}
 ENVIRONMENT_KEYS = {"gpu": object, "cpu": str, "cpu_cores": int}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Results:
+    """All that a report is made of."""
+
+    run: dict[str, Any]
+    """From ``read_run``."""
+    rows: pd.DataFrame
+    """From ``read_rows``."""
+    measurements: pd.DataFrame
+    """From ``read_measurements``."""
+    predictions: Mapping[CellId, pd.DataFrame]
+    """From ``read_predictions``."""
+    histories: Mapping[CellId, pd.DataFrame]
+    """From ``read_histories``."""
+
+
+def read_results(run_dir: Path) -> Results:
+    """Return what the folder of a run holds.
+
+    Raises:
+        UserError: it is not a run's folder, or one of its files is damaged.
+    """
+    rows = read_rows(run_dir)
+    return Results(
+        run=read_run(run_dir),
+        rows=rows,
+        measurements=read_measurements(run_dir),
+        predictions=read_predictions(run_dir, rows),
+        histories=read_histories(run_dir, rows),
+    )
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bench.report.layout import COMPARED, METRICS, NONE, Table, compared
 from bench.report.leaderboard import leaderboard
 from bench.report.measured import gather, up_to_date
 from bench.report.notes import labels, phantom_notes, run_notes, status_notes
+from bench.report.read import Results
 from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, of_models, protocol_column, summarise, union
 from fusion.catalog import LABEL_NAMES
 
@@ -63,16 +64,13 @@ MARKED = ["cell", "protocol", "seed", "weights", "synthetic_sources", "data_hash
 """Columns of results and measurements alike, from which notes and labels are made."""
 
 
-def build_tables(run: dict[str, Any], rows: pd.DataFrame, measurements: pd.DataFrame) -> dict[str, Table]:
+def build_tables(results: Results) -> dict[str, Table]:
     """Return Tables 1 to 6, the engines and the leaderboard of one run, by name.
 
     Every planned cell is a row of Tables 2 to 4 and 6 under every protocol, failed ones and those not run too.
-
-    Args:
-        run: from ``read_run``.
-        rows: from ``read_rows``.
-        measurements: from ``read_measurements``; those of a cell that was run again since are left out.
+    Measurements of a cell that was run again since are left out.
     """
+    run, rows, measurements = results.run, results.rows, results.measurements
     printed: Printed = {(row["cell"], row["metric"]): row["value"] for row in paper_metrics().to_dict("records")}
     order = {cell: place for place, cell in enumerate(dict.fromkeys(cell for cell, _ in printed))}
     protocols = union(run["protocols"], rows["protocol"])

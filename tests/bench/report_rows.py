@@ -4,14 +4,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from bench.paper import paper_metrics
-from bench.report import Table, build_tables, read_measurements, read_rows, read_run
+from bench.report import Table, build_tables, read_results
 from bench.report.formats import terminal_table
 from bench.report.layout import METRICS
-from bench.store import ROW_COLUMNS
+from bench.store import HISTORY_COLUMNS, PREDICTION_COLUMNS, ROW_COLUMNS
 
 PAPER = {(row["cell"], row["metric"]): row["value"] for row in paper_metrics().to_dict("records")}
 PAPER_CELLS = list(dict.fromkeys(cell for cell, _ in PAPER))
@@ -50,12 +51,27 @@ def write_run(run_dir: Path, **changes: object) -> Path:
     return run_dir
 
 
+def predictions(lines: int = 20) -> pd.DataFrame:
+    """Return predictions that are right but for one in five, every second row malignant."""
+    draw = np.random.default_rng(0)
+    label = np.arange(lines) % 2
+    probability = np.where(np.arange(lines) % 5 == 0, 1 - label, label) * 0.6 + 0.2 + draw.uniform(-0.1, 0.1, lines)
+    names = [f"rsna/{number}" for number in range(lines)]
+    columns = {"image_id": names, "copy": 0, "source": "rsna", "modality": "mammography", "group_id": names}
+    decision = (probability >= 0.5).astype(int)
+    frame = pd.DataFrame({**columns, "label": label, "probability": probability, "decision": decision})
+    return frame[list(PREDICTION_COLUMNS)]
+
+
 def write_cell(run_dir: Path, cell: str, rows: list[dict[str, object]], protocol: str = "paper", seed: int = 0) -> Path:
+    """Write the rows of a cell, and predictions that do not belong to them, as few tables look at both."""
     common = {"cell": cell, "protocol": protocol, "seed": seed, "status": "done", "unit": "1", "n": 100}
     common |= {"weights": "imagenet", "data_hash": DATA_HASH}
     path = run_dir / "cells" / protocol / str(seed) / cell / "rows.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame([common | row for row in rows], columns=list(ROW_COLUMNS)).to_csv(path, index=False)
+    predictions().to_parquet(path.with_name("predictions.parquet"), index=False)
+    pd.DataFrame(columns=list(HISTORY_COLUMNS)).to_csv(path.with_name("history.csv"), index=False)
     return path
 
 
@@ -71,7 +87,7 @@ def failed(reason: str) -> list[dict[str, object]]:
 
 
 def tables_of(run_dir: Path) -> dict[str, Table]:
-    return build_tables(read_run(run_dir), read_rows(run_dir), read_measurements(run_dir))
+    return build_tables(read_results(run_dir))
 
 
 def row_of(table: Table, cell: str) -> pd.Series:

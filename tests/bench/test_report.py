@@ -1,6 +1,7 @@
 """The numbers of the tables, what is missing in them, and what they say of how they were made."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from report_rows import (
 )
 
 from bench.paper import SCORES
-from bench.report import build_tables, prepared_table, read_measurements, read_rows, write_report
+from bench.report import build_tables, prepared_table, read_results, write_report
 from bench.report.formats import to_latex
 
 TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard"]
@@ -64,13 +65,14 @@ def test_score_tables_keep_the_papers_order_and_hold_its_numbers_beside_ours(sco
 
 def test_table1_counts_sources_classes_and_totals(scored_run: Path) -> None:
     extra = {"source": "mine", "modality": "other", "label": 1, "images": 5, "copies": 5}
-    rows, measured = read_rows(scored_run), read_measurements(scored_run)
-    plain = build_tables(run_json(), rows, measured)["table1"].frame.set_index(["source", "label"])
+    results = read_results(scored_run)
+    plain = build_tables(results)["table1"].frame.set_index(["source", "label"])
     assert plain.loc[("total", "benign"), "augmented_ours"] == plain.loc[("total", "benign"), "augmented_paper"] == 2799
     assert plain.loc[("total", "malignant"), "augmented_ours"] == 2414
     assert plain.loc[("total", "both"), "original_ours"] == 3205
     assert (plain["original_difference"] == 0).all()
-    more = build_tables(run_json(data={"counts": [*counts()[2:], extra]}), rows, measured)["table1"]
+    data = run_json(data={"counts": [*counts()[2:], extra]})
+    more = build_tables(replace(results, run=data))["table1"]
     frame = more.frame.set_index(["source", "label"])
     assert math.isnan(frame.loc[("mine", "malignant"), "original_paper"])
     assert math.isnan(frame.loc[("rsna", "benign"), "original_ours"])

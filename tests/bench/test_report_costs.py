@@ -1,6 +1,7 @@
 """Table 5, and the costs in the leaderboard."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from measured_rows import CNN, GPU, MINE, SGDM, SVM, engine, measure, network, r
 from report_rows import run_json, tables_of
 
 from bench.paper import paper_costs
-from bench.report import build_tables, read_measurements, read_rows
+from bench.report import build_tables, read_results
 
 # -- Table 5 ---------------------------------------------------------------------------------------------------------
 
@@ -78,10 +79,10 @@ def test_table5_averages_seeds_and_has_cells_the_paper_does_not_print(bare_run: 
 
 def test_table5_keeps_the_papers_order_and_only_the_cells_of_the_run(bare_run: Path) -> None:
     printed_cells = list(paper_costs()["cell"])
-    rows, measured = read_rows(bare_run), read_measurements(bare_run)
-    table = build_tables(run_json(cells=printed_cells[::-1]), rows, measured)["table5"]
+    results = read_results(bare_run)
+    table = build_tables(replace(results, run=run_json(cells=printed_cells[::-1])))["table5"]
     assert list(table.frame["cell"]) == printed_cells
-    other = build_tables(run_json(cells=[MINE]), rows, measured)["table5"]
+    other = build_tables(replace(results, run=run_json(cells=[MINE])))["table5"]
     assert other.frame.empty
     assert "no cell of this table belongs to this run" in other.notes
 
