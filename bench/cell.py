@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.baselines import Source, baseline_constants, fit_baseline
 from bench.extract import features_folder, features_of
 from bench.matrix import Cell
 from bench.step import PRECISIONS, STEPS, choose_step, graph_obstacle
@@ -26,6 +27,7 @@ from fusion.prepare import Prepared
 from fusion.split import TEST_FOLDS, VALIDATION_FOLDS, Split, split_rows
 from kernels.augment_reference import AugmentationRange
 
+BASELINE_COST = 0.01
 FORMAT = 1
 """Raised when the same definition would give other numbers than before."""
 
@@ -114,6 +116,8 @@ class Job:
     @property
     def cost(self) -> float:
         """Work of the cell in relative units, for the remaining time."""
+        if self.cell.network is None:
+            return BASELINE_COST
         epochs = self.cell.recipe.epochs * 3 if self.cell.recipe else 1 / 3
         return epochs * FORWARD_GMACS[self.cell.network]
 
@@ -128,7 +132,7 @@ class Outcome:
     tensors: dict[str, Any]
     """Trained weights (torch), or what the classifier has learnt (numpy)."""
     history: list[Epoch]
-    """Empty for Model 1."""
+    """Empty for Model 1 and baselines."""
     setup_s: float
     """Seconds of warm-up, compilation and capture before the first epoch."""
     peak_memory_mib: float
@@ -137,18 +141,32 @@ class Outcome:
 
 def definition(job: Job, prepared: Prepared, settings: Settings) -> dict[str, Any]:
     """Return all that decides a cell's numbers, as plain data."""
-    return {
+    cell = job.cell
+    common = {
         "format": FORMAT,
-        "cell": job.cell.definition(),
+        "cell": cell.definition(),
         "protocol": job.protocol,
         "seed": job.seed,
         "data_hash": prepared.data_hash,
-        "weights": _starting_weights(job.cell.network, settings),
         "constants": _constants(),
         "loader": settings.loader,
         "precision": settings.torch_precision(),
-        "step": settings.torch_step(job.cell.network) if job.cell.recipe else None,
     }
+    if cell.network is None:
+        return common | {"weights": {}, "step": None, "baseline": baseline_constants(str(cell.head))}
+    step = settings.torch_step(cell.network) if cell.recipe else None
+    return common | {"weights": _starting_weights(cell.network, settings), "step": step}
+
+
+def rows_of(cell: Cell, prepared: Prepared, protocol: str, seed: int) -> Split:
+    """Return the rows that a cell is trained on, watched on and judged on.
+
+    Raises:
+        UserError: as ``split_rows``.
+    """
+    return split_rows(
+        prepared.catalog, protocol, seed, modality=cell.modality, tested_on=cell.tested_on, augmented=cell.augmented
+    )
 
 
 def compute(job: Job, prepared: Prepared, out: Path, settings: Settings, report: Callable[[float], None]) -> Outcome:
@@ -166,10 +184,12 @@ def compute(job: Job, prepared: Prepared, out: Path, settings: Settings, report:
             finite, or a data set too small to split.
     """
     cell = job.cell
+    if cell.network is None:
+        return _fit_baseline(job, prepared, settings)
     if missing := _starting_weights(cell.network, settings).get("missing"):
         raise UserError(missing)
     require_size(cell.network, prepared.image_size)
-    split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
+    split = rows_of(cell, prepared, job.protocol, job.seed)
     mean, std = normalisation(cell.network)
     device, dtype = settings.torch_device(), PRECISIONS[settings.torch_precision()]
     _forget_peak_memory(device)
@@ -182,6 +202,22 @@ def compute(job: Job, prepared: Prepared, out: Path, settings: Settings, report:
     return _train_network(job, prepared, split, loader, settings, report)
 
 
+def _fit_baseline(job: Job, prepared: Prepared, settings: Settings) -> Outcome:
+    split = rows_of(job.cell, prepared, job.protocol, job.seed)
+    device = settings.torch_device()
+    _forget_peak_memory(device)
+    source = Source(prepared=prepared, loader=settings.loader, device=device, seed=job.seed)
+    probability, tensors = fit_baseline(str(job.cell.head), source, split)
+    return Outcome(
+        split=split,
+        probability=probability,
+        tensors=tensors,
+        history=[],
+        setup_s=0.0,
+        peak_memory_mib=_peak_memory_mib(device),
+    )
+
+
 def _fit_classifier(
     job: Job,
     prepared: Prepared,
@@ -192,6 +228,7 @@ def _fit_classifier(
     report: Callable[[float], None],
 ) -> Outcome:
     cell = job.cell
+    assert cell.network is not None
     assert cell.head is not None
     model = _placed(build_backbone(cell.network, settings.weights, classes=0), settings)
     precision = settings.torch_precision()
@@ -224,8 +261,10 @@ def _train_network(
     report: Callable[[float], None],
 ) -> Outcome:
     recipe = job.cell.recipe
+    network = job.cell.network
+    assert network is not None
     assert recipe is not None
-    model = _placed(build_model(job.cell.network, settings.weights, prepared.image_size), settings)
+    model = _placed(build_model(network, settings.weights, prepared.image_size), settings)
     trained = train(
         model,
         loader,
@@ -234,7 +273,7 @@ def _train_network(
         recipe,
         seed=_derived_seed(job.seed, job.cell.name),
         precision=settings.torch_precision(),
-        step=settings.torch_step(job.cell.network),
+        step=settings.torch_step(network),
         progress=lambda epoch: report(epoch.epoch / recipe.epochs),
     )
     logits = trained.steps.predict(split.test)

@@ -1,7 +1,7 @@
 """The commands that make data: ``phantom`` and ``prepare``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -104,12 +104,33 @@ def prepare(
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     console.print(terminal_table(prepared_table(prepared.counts, prepared.synthetic_sources)))
     catalog, by_pillow, unreadable = prepared.catalog, manifest["decoded_by_pillow"], manifest["quarantined"]
+    for line in _duplicates(catalog, prepared.duplicates):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     facts = [
         f"{len(catalog)} images of {image_size} px in {catalog['group_id'].nunique()} groups",
         f"decoded by {manifest['decoder']}" + (f" ({by_pillow} by Pillow, as DALI refused them)" if by_pillow else ""),
-        f"{manifest['duplicate_pairs']} duplicate pairs found",
-        f"{catalog['class_conflict'].sum()} images in class conflict",
         f"{unreadable} unreadable files" + (f" (see {out / QUARANTINE})" if unreadable else ""),
     ]
     console.print(f"{out}: {', '.join(facts)}", markup=False, highlight=False, soft_wrap=True)
     print_next(f"fusebench run paper --data {out} --out results/NAME")
+
+
+def _duplicates(catalog: Any, duplicates: Any) -> list[str]:
+    """Return what is known and what was found of images that belong together, a sentence a line."""
+    known = catalog[catalog.duplicated("source_group", keep=False)].groupby("source")["source_group"].nunique()
+    joined = catalog[catalog.duplicated("group_id", keep=False)]
+    kinds = duplicates["kind"].value_counts()
+    lines = [
+        f"groups of more than one image as the sources know them: {known.sum()}"
+        + "".join(f", {name} {count}" for name, count in known.items()),
+        f"duplicates found in the pixels: {kinds.get('identical', 0)} identical and {kinds.get('similar', 0)} similar "
+        f"pairs; with them {joined['group_id'].nunique()} groups of {len(joined)} images; "
+        f"{catalog['class_conflict'].sum()} images in class conflict",
+    ]
+    label = catalog.set_index("image_id")["label"]
+    same = duplicates[duplicates["kind"] == "identical"]
+    torn = same[label[same["first"]].to_numpy() != label[same["second"]].to_numpy()]
+    shown = [f"{pair.first} = {pair.second}" for pair in torn.head(5).itertuples()]
+    if shown:
+        lines.append(f"identical images of two classes: {', '.join(shown)}" + (", ..." if len(torn) > 5 else ""))
+    return lines

@@ -84,6 +84,7 @@ def run(
         )
     console = Console()
     failed = summary.failed
+    measured = measured and any(cell.network for cell in cells)
     if measured and summary.done + summary.found:
         from bench.measure import RUN_BATCHES, Plan
 

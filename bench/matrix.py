@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.baselines import BASELINES
 from bench.train import OPTIMIZERS, Recipe
 from fusion.errors import UserError
 from fusion.models import MODELS
@@ -21,14 +22,16 @@ MAXIMUM_BYTES = 2**20
 MAXIMUM_SEED = 2**32 - 1
 """What scikit-learn takes."""
 ABLATION_MODALITIES = ("ultrasound", "mammography", "fused")
+TRANSFERS = ("mammography-to-ultrasound", "ultrasound-to-mammography")
 FIXED_RATE = ("learning_rate", "patience")
 SECTIONS: dict[str, tuple[str, ...]] = {
     "model1": ("backbones", "classifiers"),
     "model2": ("backbones", "optimizers", "epochs", "batch_size", *FIXED_RATE),
     "model3": ("optimizer", "epochs", "batch_sizes", *FIXED_RATE),
     "ablation": ("modalities", "optimizer", "epochs", "batch_size", *FIXED_RATE),
+    "transfer": ("directions", "optimizer", "epochs", "batch_size", *FIXED_RATE),
 }
-"""The keys of each section; all are needed, none besides."""
+"""The keys of each section; all are needed, none besides. The baselines have no section: every matrix has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +39,25 @@ class Cell:
     """One thing to train and judge; all that defines it but the protocol, the seed and the data."""
 
     name: str
-    """``model1/resnet50+svm``, ``model2/resnet50+sgdm``, ``model3/cnn17+e25+b64``, ``ablation/cnn17+ultrasound``."""
-    network: str
+    """``model1/resnet50+svm``, ``model2/resnet50+sgdm``, ``model3/cnn17+e25+b64``, ``ablation/cnn17+ultrasound``,
+    ``transfer/cnn17+mammography-to-ultrasound``, ``baseline/modality``."""
+    network: str | None
+    """None for a baseline, which has none."""
     head: str | None = None
-    """Classifier on pooled features (Model 1); None for a trained network."""
+    """Classifier on pooled features (Model 1), or a key of ``BASELINES``; None for a trained network."""
     recipe: Recipe | None = None
-    """How the network is trained; None for Model 1, whose network is frozen."""
+    """How the network is trained; None for Model 1, whose network is frozen, and for a baseline."""
     modality: str | None = None
     """The only modality used; None uses all."""
     augmented: bool = True
     """Whether augmented copies are added."""
+    tested_on: str | None = None
+    """Another modality, whose test rows the cell is judged on; None for the one it is trained on."""
 
     def definition(self) -> dict[str, Any]:
-        """Return the cell as plain data, for its hash."""
-        return asdict(self)
+        """Return the cell as plain data, for its hash; ``tested_on`` only where it is set."""
+        plain = asdict(self)
+        return plain if self.tested_on else {key: value for key, value in plain.items() if key != "tested_on"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,8 @@ class Matrix:
     def select(self, patterns: list[str]) -> tuple[Cell, ...]:
         """Return the cells whose name matches one of ``patterns`` (shell wildcards), or all of them for none.
 
+        The baselines are always among them: no score can be read without what a model reaches that sees nothing.
+
         Raises:
             UserError: a pattern matches no cell.
         """
@@ -72,7 +82,9 @@ class Matrix:
             if not any(fnmatchcase(cell.name, pattern) for cell in self.cells):
                 names = ", ".join(cell.name for cell in self.cells[:3])
                 raise UserError(f"--only {pattern!r} matches none of the {len(self.cells)} cells ({names}, ...)")
-        return tuple(c for c in self.cells if not patterns or any(fnmatchcase(c.name, p) for p in patterns))
+        return tuple(
+            c for c in self.cells if not patterns or not c.network or any(fnmatchcase(c.name, p) for p in patterns)
+        )
 
 
 def load_matrix(name: str) -> Matrix:
@@ -116,6 +128,7 @@ def read_matrix(table: dict[str, Any], where: str) -> Matrix:
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
         raise UserError(f"{where}: the cell {next(n for n in names if names.count(n) > 1)} occurs more than once")
+    cells += [Cell(name=f"baseline/{name}", network=None, head=name) for name in BASELINES]
     return Matrix(
         name=table["name"],
         weights=table["weights"],
@@ -151,7 +164,21 @@ def _ablation(section: dict[str, Any], where: str) -> Iterator[Cell]:
         yield Cell(name=f"ablation/cnn17+{modality}", network="cnn17", recipe=recipe, modality=only, augmented=False)
 
 
-_CELLS = {"model1": _model1, "model2": _model2, "model3": _model3, "ablation": _ablation}
+def _transfer(section: dict[str, Any], where: str) -> Iterator[Cell]:
+    recipe = _recipe(section, where, section["optimizer"], section["epochs"], section["batch_size"])
+    for direction in _choices(section, "directions", TRANSFERS, where):
+        here, _, there = direction.partition("-to-")
+        yield Cell(
+            name=f"transfer/cnn17+{direction}",
+            network="cnn17",
+            recipe=recipe,
+            modality=here,
+            augmented=False,
+            tested_on=there,
+        )
+
+
+_CELLS = {"model1": _model1, "model2": _model2, "model3": _model3, "ablation": _ablation, "transfer": _transfer}
 
 
 def _recipe(section: dict[str, Any], where: str, optimizer: Any, epochs: Any, batch_size: Any) -> Recipe:

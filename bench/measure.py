@@ -231,7 +231,9 @@ def _is_here(engine: str) -> bool:
 
 
 def _finished_cells(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    done = rows[rows["status"] == "done"].drop_duplicates(["protocol", "seed", "cell"])
+    """Return the finished cells that have a network, which baselines have not: there is nothing to measure."""
+    done = rows[(rows["status"] == "done") & ~rows["cell"].str.startswith("baseline/")]
+    done = done.drop_duplicates(["protocol", "seed", "cell"])
     cells = [{str(key): value for key, value in row.items()} for row in done[list(COMMON)].to_dict("records")]
     for cell in cells:
         cell["network"] = cell["cell"].partition("/")[2].partition("+")[0]
@@ -256,5 +258,5 @@ def _chosen(run: dict[str, Any], done: list[dict[str, Any]], plan: Plan) -> list
     if not chosen:
         names = ", ".join(dict.fromkeys(cell["cell"] for cell in done)) or "none"
         asked = f"no finished cell fits {' '.join(plan.only)}" if plan.only else "there is no finished cell"
-        raise UserError(f"{asked}; finished are: {names[:300]}")
+        raise UserError(f"{asked}; baselines have no network to measure; finished are: {names[:300]}")
     return chosen

@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from bench.cell import Job, Settings
+from bench.cell import Job, Settings, rows_of
 from bench.store import cell_folder
 from fusion.errors import UserError
 from fusion.files import content_hash, make_folder, read_json, share, sync
 from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
-from fusion.split import split_rows
 
 TEST, CALIBRATION = "test", "calibration"
 CALIBRATION_ROWS = 64
@@ -57,8 +56,8 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     Raises:
         UserError: they can't be written.
     """
-    folder, cell = _folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
-    split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
+    folder = _folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name))
+    split = rows_of(job.cell, prepared, job.protocol, job.seed)
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
     parts = {TEST: split.test, CALIBRATION: split.train[np.sort(chosen)]}

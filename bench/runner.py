@@ -19,6 +19,7 @@ from bench.evaluate import prediction_frame
 from bench.matrix import Cell, Matrix
 from bench.metrics import Measured, classification_metrics
 from bench.report.read import read_run
+from bench.report.read_straddling import STRADDLING
 from bench.run_images import write_run_images
 from bench.store import (
     HISTORY_COLUMNS,
@@ -31,8 +32,9 @@ from bench.store import (
     write_cell,
 )
 from fusion.errors import UserError
-from fusion.files import content_hash, sole_writer, write_json
+from fusion.files import content_hash, sole_writer, write_json, write_text
 from fusion.prepare import Prepared
+from fusion.straddling import straddling
 
 RUN = "run.json"
 CHOSEN = ("loader", "precision", "step")
@@ -91,7 +93,8 @@ def run(
     jobs = [Job(cell=c, protocol=p, seed=s) for p in protocols for s in seeds for c in cells]
     definitions = [definition(job, prepared, settings) for job in jobs]
     with sole_writer(out):
-        _write_run(out, matrix, jobs, prepared, settings, environment)
+        written = _write_run(out, matrix, jobs, prepared, settings, environment)
+        _write_straddling(out, prepared, written["protocols"], written["seeds"])
         return _run_jobs(jobs, definitions, prepared, out, settings, environment, progress, finished)
 
 
@@ -124,7 +127,7 @@ def _run_jobs(
             else:
                 done += 1
                 finished(f"{job.name} done in {time.perf_counter() - started:.0f} s")
-        if not failure:
+        if not failure and job.cell.network:
             write_run_images(job, prepared, out, settings)
         work += job.cost
         progress(job.name, work, total)
@@ -211,8 +214,8 @@ def _write_run(
     prepared: Prepared,
     settings: Settings,
     environment: dict[str, Any],
-) -> None:
-    """Write ``run.json``, or add to the one of an earlier call on the same data with the same settings."""
+) -> dict[str, Any]:
+    """Write ``run.json``, or add to the one of an earlier call on the same data with the same settings; return it."""
     same = {
         "format": FORMAT,
         "matrix": {"name": matrix.name},
@@ -252,7 +255,15 @@ def _write_run(
         grown["environments"] = {**earlier["environments"], **grown["environments"]}
     elif any(not path.name.startswith(".") for path in out.iterdir()):  # a killed call may have left .run.json.*
         raise UserError(f"{out} is not empty and is not a run's folder; choose another --out")
-    write_json(out / RUN, {**same, **grown})
+    written = {**same, **grown}
+    write_json(out / RUN, written)
+    return written
+
+
+def _write_straddling(out: Path, prepared: Prepared, protocols: Sequence[str], seeds: Sequence[int]) -> None:
+    """Write how many groups have rows on both sides of every split of the run."""
+    found = [straddling(prepared.catalog, prepared.duplicates, p, s) for p in protocols for s in seeds]
+    write_text(out / STRADDLING, pd.concat(found, ignore_index=True).to_csv(index=False))
 
 
 def _short(value: Any) -> str:

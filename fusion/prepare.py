@@ -1,8 +1,9 @@
 """From a catalog of files to a prepared data set: every image decoded and resized once, into one memory map.
 
 A prepared folder holds ``images_u8.npy`` ([N, 1, S, S] uint8), ``catalog.parquet`` (row i describes image i),
-``quarantine.csv`` (files that could not be read, with the reason), ``converted/`` and ``bmode/`` (8-bit grey PNGs of
-files DALI can't decode), and ``manifest.json``, written last: without it the folder is not finished.
+``quarantine.csv`` (files that could not be read, with the reason), ``duplicates.csv`` (images that show the same, found
+by their pixels: a line a pair, with its kind, hash distance and similarity), ``converted/`` and ``bmode/`` (8-bit grey
+PNGs of files DALI can't decode), and ``manifest.json``, written last: without it the folder is not finished.
 """
 
 import os
@@ -23,13 +24,17 @@ from fusion.augment import COPIES
 from fusion.catalog import ImageRecord, to_frame
 from fusion.cores import cpu_count
 from fusion.decode import BATCH, Decoder, available_decoder, decode_and_resize, decode_torchvision
+from fusion.duplicates import duplicate_pairs
 from fusion.errors import UserError
 from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sole_writer, sync, write_json
-from fusion.groups import duplicate_pairs, join_groups
+from fusion.groups import IDENTICAL, SIMILAR, join_groups
 from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
 
-FORMAT = 1
-IMAGES, CATALOG, MANIFEST, QUARANTINE = "images_u8.npy", "catalog.parquet", "manifest.json", "quarantine.csv"
+FORMAT = 2
+IMAGES, CATALOG, MANIFEST = "images_u8.npy", "catalog.parquet", "manifest.json"
+QUARANTINE, DUPLICATES = "quarantine.csv", "duplicates.csv"
+DUPLICATE_COLUMNS = ("first", "second", "kind", "hash_distance", "similarity")
+"""Of ``duplicates.csv``: two image ids, and what ``fusion.duplicates.Duplicate`` says of them."""
 IDENTITY = ("image_id", "source", "modality", "label", "group_id", "class_conflict", "synthetic")
 """Catalog columns that belong to the data set's hash; paths do not."""
 MANIFEST_KEYS = {"plan_hash", "decoder", "decoded_by_pillow", "quarantined", "duplicate_pairs", "notes"}
@@ -46,11 +51,13 @@ class Prepared:
 
     root: Path
     catalog: pd.DataFrame
-    """One row per image: the columns of ``ImageRecord``, ``width``, ``height`` and ``sha256`` of the file, and what to
-    decode, ``file``."""
+    """One row per image: the columns of ``ImageRecord``, ``width``, ``height`` and ``sha256`` of the file, what to
+    decode, ``file``, and ``source_group``: its group as its reader knew it, before duplicates joined groups."""
     images_u8: np.ndarray
     """[N, 1, S, S] uint8, a read-only memory map."""
     manifest: dict[str, Any]
+    duplicates: pd.DataFrame
+    """One row per pair of duplicates found by their pixels, columns ``DUPLICATE_COLUMNS``."""
 
     @property
     def image_size(self) -> int:
@@ -170,11 +177,16 @@ def _prepare(
     pairs = duplicate_pairs(
         images_u8, frame["modality"].to_numpy(), progress=lambda done, total: progress("find duplicates", done, total)
     )
-    catalog = join_groups(frame, pairs)
+    catalog = join_groups(frame.assign(source_group=frame["group_id"]), [(pair.first, pair.second) for pair in pairs])
     with replacing(out / CATALOG) as temporary:
         catalog.to_parquet(temporary, index=False)
     with replacing(out / QUARANTINE) as temporary:
         pd.DataFrame(quarantined, columns=["path", "reason"]).to_csv(temporary, index=False)
+    duplicates = pd.DataFrame(pairs, columns=list(DUPLICATE_COLUMNS))
+    for column in ("first", "second"):
+        duplicates[column] = catalog["image_id"].to_numpy()[duplicates[column].to_numpy(dtype=np.int64)]
+    with replacing(out / DUPLICATES) as temporary:
+        duplicates.to_csv(temporary, index=False)
     sync(partial / IMAGES)
     images_hash = file_hash(partial / IMAGES)
     del images_u8
@@ -212,21 +224,33 @@ def load_prepared(root: Path) -> Prepared:
     manifest = read_json(root / MANIFEST, "a prepared data set (make one with 'fusebench prepare')")
     if manifest.get("format") != FORMAT:
         raise UserError(
-            f"{root} was prepared in format {manifest.get('format')!r}, this version reads {FORMAT}: prepare again"
+            f"{root} was prepared in format {manifest.get('format')!r}, this version reads {FORMAT}: "
+            "delete it and prepare again"
         )
     try:
         images_u8 = np.lib.format.open_memmap(root / IMAGES, mode="r")  # np.load would read archives and pickles too
         catalog = pd.read_parquet(root / CATALOG)
         expected = (manifest["images"], 1, manifest["image_size"], manifest["image_size"])
-        lacking = {*IDENTITY, "file", "width", "height", "sha256"} - set(catalog.columns)
+        lacking = {*IDENTITY, "source_group", "file", "width", "height", "sha256"} - set(catalog.columns)
         fits = images_u8.shape == expected and images_u8.dtype == np.uint8 and len(catalog) == expected[0]
         if lacking or not fits or _data_hash(catalog, file_hash(root / IMAGES)) != manifest["data_hash"]:
             raise ValueError("its files do not fit its manifest")
         if absent := MANIFEST_KEYS - manifest.keys():
             raise ValueError(f"its manifest lacks {min(absent)!r}")
+        duplicates = _read_duplicates(root / DUPLICATES, catalog, manifest["duplicate_pairs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{root} is damaged ({error}): delete it and prepare again") from None
-    return Prepared(root=root, catalog=catalog, images_u8=images_u8, manifest=manifest)
+    return Prepared(root=root, catalog=catalog, images_u8=images_u8, manifest=manifest, duplicates=duplicates)
+
+
+def _read_duplicates(path: Path, catalog: pd.DataFrame, count: int) -> pd.DataFrame:
+    duplicates = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(("first", "second", "kind"), str))
+    if tuple(duplicates.columns) != DUPLICATE_COLUMNS or len(duplicates) != count:
+        raise ValueError(f"{path.name} does not hold the {count} pairs of the manifest")
+    ends = duplicates[["first", "second"]]
+    if not (ends.isin(set(catalog["image_id"])).all(axis=None) and duplicates["kind"].isin((IDENTICAL, SIMILAR)).all()):
+        raise ValueError(f"{path.name} names an image or a kind that is not known")
+    return duplicates.astype({"hash_distance": int, "similarity": float})
 
 
 def table1_counts(catalog: pd.DataFrame) -> list[dict[str, Any]]:

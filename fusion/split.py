@@ -1,7 +1,7 @@
 """The two protocols: ``paper`` splits augmented rows, ``clean`` splits groups and augments the training part alone."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -25,14 +25,21 @@ class Split:
 
     train: Rows
     validation: Rows
-    """Under ``paper`` the same rows as ``test``: the paper has no third set, so early stopping watches the test set."""
+    """Under ``paper`` the same rows as ``test``: the paper has no third set, so early stopping watches the test set.
+    Where the test is of another modality, the held-out rows of the trained one."""
     test: Rows
     fresh_augmentation: bool
     """Whether each epoch draws new augmentations (``clean``) or the first ones stay (``paper``)."""
 
 
 def split_rows(
-    catalog: pd.DataFrame, protocol: str, seed: int, *, modality: str | None = None, augmented: bool = True
+    catalog: pd.DataFrame,
+    protocol: str,
+    seed: int,
+    *,
+    modality: str | None = None,
+    tested_on: str | None = None,
+    augmented: bool = True,
 ) -> Split:
     """Split a prepared catalog.
 
@@ -45,6 +52,9 @@ def split_rows(
         protocol: ``paper`` or ``clean``.
         seed: draws the split.
         modality: keep only this modality (Table 6); None keeps all.
+        tested_on: take the test rows of this modality's split instead, so that a model is judged on the very rows on
+            which one trained on that modality is; None tests on ``modality``. Under ``clean`` no group of those rows
+            stays in training or validation.
         augmented: whether copies are added at all.
 
     Raises:
@@ -77,6 +87,11 @@ def split_rows(
             test=expand(catalog, test, augmented=False),
             fresh_augmentation=True,
         )
+    if tested_on is not None:
+        there = split_rows(catalog, protocol, seed, modality=tested_on, augmented=augmented)
+        split = replace(split, test=there.test)
+        if protocol == "clean":
+            split = _without_groups_of_the_test(catalog, split)
     for part in ("train", "validation", "test"):
         _require_both_classes(labels[getattr(split, part).image], f"{what}: the {part} part")
     return split
@@ -103,6 +118,17 @@ def _split_groups(
         warnings.filterwarnings("ignore", message="The least populated class in y", category=UserWarning)
         rest, fold = next(splitter.split(images, strata, groups=chosen["group_id"]))
     return images[rest], images[fold]
+
+
+def _without_groups_of_the_test(catalog: pd.DataFrame, split: Split) -> Split:
+    """Leave out of training and validation what shares a group, e.g. a patient seen by both modalities."""
+    group = catalog["group_id"].to_numpy()
+    tested = set(group[split.test.image])
+
+    def rest(rows: Rows) -> Rows:
+        return rows[np.array([one not in tested for one in group[rows.image]], dtype=bool)]
+
+    return replace(split, train=rest(split.train), validation=rest(split.validation))
 
 
 def _require_both_classes(labels: np.ndarray, where: str) -> None:

@@ -19,6 +19,7 @@ from bench.engine_rows import (
 )
 from bench.report.layout import one_line
 from bench.report.read_cells import CellId, read_histories, read_predictions
+from bench.report.read_straddling import read_straddling
 from bench.store import ROW_COLUMNS
 from fusion.catalog import LABEL_NAMES
 from fusion.errors import UserError
@@ -69,6 +70,8 @@ class Results:
     """From ``read_predictions``."""
     histories: Mapping[CellId, pd.DataFrame]
     """From ``read_histories``."""
+    straddling: pd.DataFrame
+    """From ``read_straddling``."""
 
 
 def read_results(run_dir: Path) -> Results:
@@ -84,6 +87,7 @@ def read_results(run_dir: Path) -> Results:
         measurements=read_measurements(run_dir),
         predictions=read_predictions(run_dir, rows),
         histories=read_histories(run_dir, rows),
+        straddling=read_straddling(run_dir),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.paper import ABLATIONS, PRINTED_NAMES, PROPOSED, SCORES, SOURCES, paper_metrics, paper_table
+from bench.report.composition import composition_tables
 from bench.report.engines import engines, table5
 from bench.report.layout import COMPARED, METRICS, NONE, Table, compared
 from bench.report.leaderboard import leaderboard
@@ -65,7 +66,7 @@ MARKED = ["cell", "protocol", "seed", "weights", "synthetic_sources", "data_hash
 
 
 def build_tables(results: Results) -> dict[str, Table]:
-    """Return Tables 1 to 6, the engines and the leaderboard of one run, by name.
+    """Return Tables 1 to 6, the engines, the leaderboard and what its scores are made of, by name.
 
     Every planned cell is a row of Tables 2 to 4 and 6 under every protocol, failed ones and those not run too.
     Measurements of a cell that was run again since are left out.
@@ -89,6 +90,7 @@ def build_tables(results: Results) -> dict[str, Table]:
         _literature(run, summaries, printed, notes),
         engines(run, measured, notes),
         leaderboard(ranked, printed, measured, notes),
+        *composition_tables(results, summaries, notes),
     )
     # a CSV file has no notes, and must say all the same what its numbers rest on
     marks = {column: " ".join(names) for column, names in labels(run, told).items()}

@@ -58,6 +58,14 @@ learning_rate = 0.001
 epochs = 1
 batch_size = 8
 patience = 5
+
+[transfer]
+directions = ["mammography-to-ultrasound", "ultrasound-to-mammography"]
+optimizer = "sgdm"
+learning_rate = 0.001
+epochs = 1
+batch_size = 8
+patience = 5
 """
 
 
@@ -100,7 +108,7 @@ def other_prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="session")
 def tiny_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A matrix of three cells of Model 1, one of Model 2, two of Model 3, and the ablation."""
+    """A matrix of three cells of Model 1, one of Model 2, two of Model 3, the ablation and the transfer."""
     path = tmp_path_factory.mktemp("matrix") / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     return path
@@ -113,13 +121,14 @@ def matrix(tiny_toml: Path) -> Matrix:
 
 @pytest.fixture(scope="session")
 def run_tiny(matrix: Matrix, tiny_prepared: Prepared) -> Callable[..., Summary]:
-    """Run cells of the tiny matrix on the CPU into a folder."""
+    """Run cells of the tiny matrix on the CPU into a folder; beside those of ``only`` no baselines."""
 
     def start(out: Path, only: list[str] | None = None, **changes: Any) -> Summary:
         chosen = changes.get("matrix", matrix)
+        named = " ".join(only or ["baseline/"])
         return run(
             chosen,
-            chosen.select(only or []),
+            [cell for cell in chosen.select(only or []) if cell.network or "baseline/" in named],
             changes.get("prepared", tiny_prepared),
             out,
             Settings(weights=changes.get("weights", "random"), device="cpu", loader=changes.get("loader", "auto")),

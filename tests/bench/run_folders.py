@@ -11,10 +11,13 @@ TRAINED = {
     "ablation/cnn17+ultrasound": 1,
     "ablation/cnn17+mammography": 1,
     "ablation/cnn17+fused": 1,
+    "transfer/cnn17+mammography-to-ultrasound": 1,
+    "transfer/cnn17+ultrasound-to-mammography": 1,
 }
 """Cells that train a network, with the epochs they have."""
 EXTRACTED = ["model1/mobilenet_v2+lr", "model1/mobilenet_v2+nb", "model1/mobilenet_v2+svm"]
-CELLS = [*EXTRACTED, *TRAINED]
+BASELINES = ["baseline/majority", "baseline/modality", "baseline/source", "baseline/thumbnail"]
+CELLS = [*EXTRACTED, *TRAINED, *BASELINES]
 SMALL = ["model3/cnn17+e1+b8", "model3/cnn17+e2+b8"]
 PROTOCOLS = ("paper", "clean")
 

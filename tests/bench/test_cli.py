@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import typer
 from PIL import Image
+from run_folders import BASELINES, SMALL
 from scipy.io import savemat
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_score, recall_score, roc_auc_score
 
@@ -15,7 +16,10 @@ import bench.data_path
 import bench.runner
 from bench.cli import app
 
-TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard")
+TABLES = (
+    *("table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard"),
+    *("baselines", "leakage_gap", "duplicates", "transfer"),
+)
 
 
 Call = Callable[..., tuple[int, str, str]]
@@ -313,7 +317,7 @@ def test_a_failed_cell_is_told_kept_in_the_tables_and_ends_with_1(
     arguments.append("--no-measure")
     code, text, err = call(*arguments, "--only", "model2/*", "--only", "model3/*")
     assert code == 1
-    assert "2 cells done, 0 found finished, 1 failed" in text
+    assert "6 cells done, 0 found finished, 1 failed" in text
     reason = f"{weights}/mobilenetv2_100.ra_in1k.safetensors is missing"
     assert f"failed: paper/0/model2/mobilenet_v2+sgdm: {reason}" in text
     assert f"paper/0/model2/mobilenet_v2+sgdm failed: {reason}" in err
@@ -322,7 +326,7 @@ def test_a_failed_cell_is_told_kept_in_the_tables_and_ends_with_1(
     assert reason in row["reason"]
     assert "failed" in (out / "tables" / "leaderboard.md").read_text(encoding="utf-8")
     code, text, _ = call(*arguments, "--only", "model2/*", "--only", "model3/*")
-    assert (code, "0 cells done, 2 found finished, 1 failed" in text) == (1, True)
+    assert (code, "0 cells done, 6 found finished, 1 failed" in text) == (1, True)
 
 
 # -- from nothing to the tables --------------------------------------------------------------------------------------
@@ -374,8 +378,8 @@ def test_from_phantoms_to_the_tables(
     run = ["run", tiny_toml, "--data", data, "--out", out, "--device", "cpu", "--no-measure"]
     code, text, err = call(*run)
     assert code == 0
-    assert "9 cells done, 0 found finished, 0 failed" in text
-    assert len(re.findall(r"^paper/0/.* done in \d+ s$", err, re.MULTILINE)) == 9
+    assert "15 cells done, 0 found finished, 0 failed" in text
+    assert len(re.findall(r"^paper/0/.* done in \d+ s$", err, re.MULTILINE)) == 15
     written = {path.name: path.read_bytes() for path in (out / "tables").iterdir()}
     assert sorted(written) == sorted(f"{table}.{ending}" for table in TABLES for ending in ("csv", "md", "tex"))
     for table in TABLES:
@@ -395,7 +399,7 @@ def test_from_phantoms_to_the_tables(
         patch.setattr(bench.runner, "compute", None)
         code, text, err = call(*run)
     assert (code, err) == (0, "")
-    assert "0 cells done, 9 found finished, 0 failed" in text
+    assert "0 cells done, 15 found finished, 0 failed" in text
     assert {path.name: path.read_bytes() for path in (out / "tables").iterdir()} == written
 
 
@@ -404,14 +408,12 @@ def test_seeds_and_protocols_are_added_to_a_run_and_averaged(
 ) -> None:
     run = ["run", tiny_toml, "--data", tiny_data, "--out", tmp_path, "--device", "cpu", "--only", "model3/*"]
     run.append("--no-measure")
-    assert "2 cells done, 0 found finished, 0 failed" in call(*run)[1]
+    assert "6 cells done, 0 found finished, 0 failed" in call(*run)[1]
     code, text, _ = call(*run, "--protocol", "both", "--seed", 0, "--seed", 5)
     assert code == 0
-    assert "6 cells done, 2 found finished, 0 failed" in text
+    assert "18 cells done, 6 found finished, 0 failed" in text
     assert {path.parent.relative_to(tmp_path / "cells").as_posix() for path in tmp_path.rglob("rows.csv")} == {
-        f"{where}/model3/cnn17+e{epochs}+b8"
-        for where in ("paper/0", "paper/5", "clean/0", "clean/5")
-        for epochs in (1, 2)
+        f"{where}/{cell}" for where in ("paper/0", "paper/5", "clean/0", "clean/5") for cell in [*SMALL, *BASELINES]
     }
     said = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (said["protocols"], said["seeds"]) == (["paper", "clean"], [0, 5])

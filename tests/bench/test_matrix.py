@@ -13,6 +13,7 @@ from bench.paper import paper_metrics
 from bench.train import Recipe
 from fusion.errors import UserError
 
+BASELINE_CELLS = [f"baseline/{name}" for name in ("majority", "modality", "source", "thumbnail")]
 BACKBONES = ("efficientnet_b0", "inception_v3", "mobilenet_v2", "resnet101", "resnet50")
 
 
@@ -50,8 +51,10 @@ def refusal(table: dict[str, Any]) -> str:
 def test_the_papers_matrix_has_the_papers_cells() -> None:
     matrix = load_matrix("paper")
     names = [cell.name for cell in matrix.cells]
-    assert Counter(name.partition("/")[0] for name in names) == {"model1": 15, "model2": 15, "model3": 4, "ablation": 3}
-    assert set(names) == set(paper_metrics()["cell"])
+    models = {"model1": 15, "model2": 15, "model3": 4, "ablation": 3, "transfer": 2, "baseline": 4}
+    assert Counter(name.partition("/")[0] for name in names) == models
+    printed = [name for name in names if not name.startswith(("transfer/", "baseline/"))]
+    assert set(printed) == set(paper_metrics()["cell"])
     assert len(set(names)) == len(names)
     assert (matrix.name, matrix.weights, matrix.protocols, matrix.seeds) == (
         "paper",
@@ -90,6 +93,18 @@ def test_the_papers_recipes() -> None:
     for name, modality in (("ultrasound", "ultrasound"), ("mammography", "mammography"), ("fused", None)):
         cell = cells[f"ablation/cnn17+{name}"]
         assert (cell.network, cell.recipe, cell.modality, cell.augmented) == ("cnn17", recipe, modality, False)
+    for here, there in (("ultrasound", "mammography"), ("mammography", "ultrasound")):
+        cell = cells[f"transfer/cnn17+{here}-to-{there}"]
+        assert (cell.network, cell.recipe, cell.modality, cell.tested_on) == ("cnn17", recipe, here, there)
+        assert not cell.augmented
+
+
+def test_a_definition_names_another_modality_only_where_one_is_tested_on() -> None:
+    cells = load_matrix("paper").cells
+    assert {cell.name for cell in cells if "tested_on" in cell.definition()} == {
+        "transfer/cnn17+mammography-to-ultrasound",
+        "transfer/cnn17+ultrasound-to-mammography",
+    }
 
 
 def test_the_quick_matrix_has_the_same_cells() -> None:
@@ -97,7 +112,8 @@ def test_the_quick_matrix_has_the_same_cells() -> None:
     assert quick.weights == "random"
     assert [cell.name for cell in quick.cells] == [cell.name for cell in paper.cells]
     for small, large in zip(quick.cells, paper.cells, strict=True):
-        assert (small.network, small.head, small.modality) == (large.network, large.head, large.modality)
+        assert (small.network, small.head) == (large.network, large.head)
+        assert (small.modality, small.tested_on) == (large.modality, large.tested_on)
         if small.recipe and large.recipe:
             assert small.recipe.optimizer == large.recipe.optimizer
             assert small.recipe.epochs <= large.recipe.epochs
@@ -123,6 +139,9 @@ def test_a_file_of_the_users_is_read(tiny_toml: Path) -> None:
         "ablation/cnn17+ultrasound",
         "ablation/cnn17+mammography",
         "ablation/cnn17+fused",
+        "transfer/cnn17+mammography-to-ultrasound",
+        "transfer/cnn17+ultrasound-to-mammography",
+        *BASELINE_CELLS,
     ]
 
 
@@ -132,17 +151,20 @@ def test_the_cnn_may_be_trained_as_model2(tiny: dict[str, Any]) -> None:
 
 
 def test_sections_may_be_left_out_but_not_all(tiny: dict[str, Any]) -> None:
-    for section in ("model1", "model2", "ablation"):
+    for section in ("model1", "model2", "ablation", "transfer"):
         del tiny[section]
-    assert len(read_matrix(tiny, "my.toml").cells) == 2
+    assert len(read_matrix(tiny, "my.toml").cells) == 2 + len(BASELINE_CELLS)
     del tiny["model3"]
-    assert "no cells; give at least one of [model1], [model2], [model3], [ablation]" in refusal(tiny)
+    assert "no cells; give at least one of [model1], [model2], [model3], [ablation], [transfer]" in refusal(tiny)
 
 
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"colour": 1}, ["'colour' is unknown; choose from", "ablation, model1, model2, model3, name, protocols"]),
+        (
+            {"colour": 1},
+            ["'colour' is unknown; choose from", "ablation, model1, model2, model3, name, protocols, seeds, transfer"],
+        ),
         ({"model1__epochs": 1}, ["[model1]: 'epochs' is unknown; choose from backbones, classifiers"]),
         ({"model2__momentum": 0.9}, ["[model2]: 'momentum' is unknown; choose from", "learning_rate"]),
         ({"name": None}, ["'name' is missing"]),
@@ -184,6 +206,9 @@ def test_sections_may_be_left_out_but_not_all(tiny: dict[str, Any]) -> None:
         ({"model2__learning_rate": "fast"}, ["learning_rate 'fast' is not a number above 0"]),
         ({"model2__learning_rate": float("inf")}, ["learning_rate inf is not a number above 0"]),
         ({"model2__learning_rate": float("nan")}, ["learning_rate nan is not a number above 0"]),
+        ({"transfer__directions": ["up"]}, ["[transfer]: directions: 'up' is unknown; choose from mammography-to-"]),
+        ({"transfer__epochs": 0}, ["[transfer]: epochs 0 is not a whole number from 1"]),
+        ({"transfer__modalities": []}, ["[transfer]: 'modalities' is unknown; choose from batch_size, directions"]),
         ({"model3__epochs": [1, 1]}, ["the cell model3/cnn17+e1+b8 occurs more than once"]),
         ({"model1__classifiers": ["lr", "lr"]}, ["the cell model1/mobilenet_v2+lr occurs more than once"]),
     ],
@@ -244,22 +269,24 @@ def matrix() -> Matrix:
 @pytest.mark.parametrize(
     ("patterns", "count"),
     [
-        ([], 37),
-        (["*"], 37),
+        ([], 39),
+        (["*"], 39),
         (["model2/*"], 15),
         (["model?/resnet50+*"], 6),
         (["model1/*+svm", "model1/resnet50+svm", "model3/*"], 9),
         (["model2/resnet50+sgdm"], 1),
         (["model3/cnn17+e[23]5+b64"], 1),
+        (["baseline/*"], 0),
     ],
 )
 def test_wildcards_select_each_cell_once_in_order(matrix: Matrix, patterns: list[str], count: int) -> None:
     names = [cell.name for cell in matrix.select(patterns)]
-    assert len(names) == len(set(names)) == count
+    assert len(names) == len(set(names)) == count + len(BASELINE_CELLS)  # they are in every leaderboard
+    assert names[-len(BASELINE_CELLS) :] == BASELINE_CELLS
     assert names == [cell.name for cell in matrix.cells if cell.name in names]
 
 
 @pytest.mark.parametrize("pattern", ["model9/*", "MODEL1/*", "resnet50", ""])
 def test_a_pattern_that_matches_nothing_is_refused(matrix: Matrix, pattern: str) -> None:
-    with pytest.raises(UserError, match=re.escape(f"--only {pattern!r} matches none of the 37 cells (model1/")):
+    with pytest.raises(UserError, match=re.escape(f"--only {pattern!r} matches none of the 43 cells (model1/")):
         matrix.select(["model1/*", pattern])

@@ -48,7 +48,13 @@ def test_every_cell_has_its_files(whole_run: Path, cell: str, protocol: str) -> 
 
 
 def test_nothing_unfinished_is_left(whole_run: Path) -> None:
-    assert sorted(path.name for path in whole_run.iterdir()) == ["cells", "features", "images", "run.json"]
+    assert sorted(path.name for path in whole_run.iterdir()) == [
+        "cells",
+        "features",
+        "images",
+        "run.json",
+        "straddling.csv",
+    ]
     assert list(whole_run.rglob(".*")) == []
     cells = {path.parent.relative_to(whole_run / "cells").as_posix() for path in whole_run.rglob("rows.csv")}
     assert cells == {f"{protocol}/0/{cell}" for protocol in PROTOCOLS for cell in CELLS}
@@ -75,9 +81,11 @@ def test_the_run_says_what_it_was(whole_run: Path, tiny_prepared: Prepared) -> N
 def test_predictions_are_those_of_the_test_rows(
     whole_run: Path, matrix: Matrix, tiny_prepared: Prepared, cell: str, protocol: str
 ) -> None:
-    (planned,) = matrix.select([cell])
+    (planned,) = (one for one in matrix.cells if one.name == cell)
     catalog = tiny_prepared.catalog
-    test = split_rows(catalog, protocol, 0, modality=planned.modality, augmented=planned.augmented).test
+    test = split_rows(
+        catalog, protocol, 0, modality=planned.tested_on or planned.modality, augmented=planned.augmented
+    ).test
     predictions = predictions_of(cell_folder(whole_run, cell, protocol))
     assert " ".join(predictions) == "image_id copy source modality group_id label probability decision"
     expected = catalog.iloc[test.image].reset_index(drop=True)

@@ -32,7 +32,7 @@ from fusion.split import split_rows
 def test_a_stored_network_gives_its_predictions_again(
     whole_run: Path, matrix: Matrix, tiny_prepared: Prepared, cell: str
 ) -> None:
-    (planned,) = matrix.select([cell])
+    (planned,) = (one for one in matrix.cells if one.name == cell)
     split = split_rows(tiny_prepared.catalog, "paper", 0, modality=planned.modality, augmented=planned.augmented)
     mean, std = normalisation(planned.network)
     loader = make_loader("resident", tiny_prepared, BatchSpec(seed=0, mean=mean, std=std))

@@ -15,7 +15,17 @@ from fusion.catalog import ImageRecord
 from fusion.decode import HAVE_DALI, decode_and_resize, decode_torchvision
 from fusion.errors import UserError
 from fusion.files import sole_writer
-from fusion.prepare import CATALOG, IMAGES, MANIFEST, QUARANTINE, Prepared, load_prepared, prepare
+from fusion.prepare import (
+    CATALOG,
+    DUPLICATE_COLUMNS,
+    DUPLICATES,
+    IMAGES,
+    MANIFEST,
+    QUARANTINE,
+    Prepared,
+    load_prepared,
+    prepare,
+)
 
 needs_dali = pytest.mark.skipif(not HAVE_DALI, reason="DALI is not installed")
 
@@ -100,7 +110,7 @@ def refuse(message: str, call: Callable[[], object]) -> None:
 @pytest.mark.parametrize("decoder", [pytest.param("dali", marks=needs_dali), "torchvision"])
 def test_a_prepared_data_set(records: list[ImageRecord], out: Path, decoder: decode.Decoder) -> None:
     prepared = run(records, out, decoder=decoder, notes=["a remark"])
-    assert sorted(path.name for path in out.iterdir()) == sorted([IMAGES, CATALOG, MANIFEST, QUARANTINE])
+    assert sorted(path.name for path in out.iterdir()) == sorted([IMAGES, CATALOG, MANIFEST, QUARANTINE, DUPLICATES])
     assert prepared.images_u8.shape == (COUNT, 1, SIZE, SIZE)
     assert prepared.images_u8.dtype == np.uint8
     assert not prepared.images_u8.flags.writeable
@@ -134,6 +144,7 @@ def test_it_is_opened_again_as_it_was(records: list[ImageRecord], out: Path) -> 
     pd.testing.assert_frame_equal(loaded.catalog, prepared.catalog)
     assert loaded.manifest == prepared.manifest
     assert loaded.data_hash == prepared.data_hash
+    pd.testing.assert_frame_equal(loaded.duplicates, prepared.duplicates)
     assert loaded.files() == [Path(file) for file in prepared.catalog["file"]]
 
 
@@ -160,6 +171,33 @@ def test_duplicates_share_a_group_and_conflicts_are_marked(records: list[ImageRe
     assert prepared.catalog["class_conflict"].tolist()[:3] == [True, True, False]
     manifest = prepared.manifest
     assert (manifest["duplicate_pairs"], manifest["groups"], manifest["class_conflicts"]) == (1, COUNT - 1, 2)
+    # what was found stays apart from what the reader knew
+    assert prepared.catalog["source_group"].tolist()[:3] == ["mine:00", "mine:01", "mine:02"]
+    assert tuple(prepared.duplicates) == DUPLICATE_COLUMNS
+    assert prepared.duplicates.to_numpy().tolist() == [["mine/00.png", "mine/01.png", "identical", 0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "first,second\n",
+        "first,second,kind,hash_distance,similarity\n",
+        "first,second,kind,hash_distance,similarity\nmine/00.png,mine/99.png,identical,0,1\n",
+        "first,second,kind,hash_distance,similarity\nmine/00.png,mine/01.png,alike,0,1\n",
+        "first,second,kind,hash_distance,similarity\nmine/00.png,mine/01.png,similar,few,1\n",
+    ],
+    ids=["gone", "empty", "columns", "count", "image", "kind", "number"],
+)
+def test_a_damaged_list_of_duplicates_is_refused(records: list[ImageRecord], out: Path, content: str | None) -> None:
+    first, second = sorted(records, key=lambda r: r.image_id)[:2]
+    shutil.copy(first.path, second.path)
+    run(records, out)
+    (out / DUPLICATES).unlink()
+    if content is not None:
+        (out / DUPLICATES).write_text(content)
+    refuse("is damaged .*: delete it and prepare again", lambda: load_prepared(out))
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -399,7 +437,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest truncated": (truncate(MANIFEST, 100), "can't be read as JSON"),
     "manifest without hash": (edit_manifest(data_hash=None), "is damaged"),
     "manifest without size": (edit_manifest(image_size=None), "is damaged"),
-    "other format": (edit_manifest(format=2), "prepared in format 2, this version reads 1"),
+    "older format": (
+        edit_manifest(format=1),
+        "prepared in format 1, this version reads 2: delete it and prepare again",
+    ),
     "other count": (edit_manifest(images=COUNT - 1), "do not fit its manifest"),
     "count no number": (edit_manifest(images="many"), "is damaged"),
     "one other pixel": (change_a_pixel, "do not fit its manifest"),

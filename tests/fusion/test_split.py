@@ -203,3 +203,35 @@ def test_many_small_sources_are_balanced_by_class() -> None:
     split = split_rows(catalog, "clean", 0)
     test = catalog.iloc[split.test.image]
     assert test["label"].value_counts().to_dict() == {0: 12, 1: 12}
+
+
+# -- trained on one modality, tested on another ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["paper", "clean"])
+@pytest.mark.parametrize(("here", "there"), [("ultrasound", "mammography"), ("mammography", "ultrasound")])
+def test_a_transfer_is_tested_on_the_rows_of_the_other_modality(protocol: str, here: str, there: str) -> None:
+    catalog = random_catalog(3)
+    split = split_rows(catalog, protocol, 7, modality=here, tested_on=there, augmented=False)
+    own = split_rows(catalog, protocol, 7, modality=here, augmented=False)
+    other = split_rows(catalog, protocol, 7, modality=there, augmented=False)
+    assert pairs(split.test) == pairs(other.test)
+    assert (pairs(split.train), pairs(split.validation)) == (pairs(own.train), pairs(own.validation))
+    assert set(catalog["modality"].iloc[split.train.image]) == {here}
+    assert set(catalog["modality"].iloc[split.test.image]) == {there}
+
+
+def test_clean_trains_on_no_patient_whose_other_modality_is_tested() -> None:
+    first = simple_catalog(60, 60).assign(group_id=[f"patient {i}" for i in range(120)])
+    catalog = pd.concat([first, first.assign(modality="mammography")], ignore_index=True)
+    split = split_rows(catalog, "clean", 0, modality="ultrasound", tested_on="mammography", augmented=False)
+    own = split_rows(catalog, "clean", 0, modality="ultrasound", augmented=False)
+    groups = {part: set(catalog["group_id"].iloc[getattr(split, part).image]) for part in PARTS}
+    assert not groups["test"] & (groups["train"] | groups["validation"])
+    tested = catalog["group_id"].iloc[own.train.image].isin(groups["test"]).to_numpy()
+    assert len(split.train) == (~tested).sum()
+
+
+def test_a_modality_that_is_not_there_can_not_be_tested_on() -> None:
+    with pytest.raises(UserError, match="modality 'mammography': the data set holds no benign image"):
+        split_rows(simple_catalog(50, 50), "paper", 0, modality="ultrasound", tested_on="mammography")
