@@ -1,15 +1,15 @@
-"""95 % intervals over groups: AUC by DeLong's method, and the band of a ROC curve by the bootstrap.
+"""95 % intervals over groups: by the bootstrap (BCa), the AUC's by DeLong's method, and the band of a ROC curve.
 
 Rows of one group (patient, lesion, duplicates, copies of one image) are not independent, so the group is the unit of
 every interval. ``group`` may be any values that can be sorted.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
 
 RESAMPLES = 2000
@@ -26,6 +26,47 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def bootstrap(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return statistics [M] of all rows, of each resample of groups [B, M] and with each group left out [G, M].
+
+    A statistic is a function of sums over rows, so that all resamples are one matrix product; ``scipy.stats.bootstrap``
+    draws rows, and groups of several rows only by a call of the statistic for each resample.
+
+    Args:
+        sums: [G, C] sums over the rows of each group.
+        statistic: from sums [..., C] to statistics [..., M], NaN where undefined.
+    """
+    total = sums.sum(axis=0)
+    drawn = [statistic(block.astype(np.float64) @ sums) for block in resamples(*sums.shape)]
+    return statistic(total), np.concatenate(drawn), statistic(total - sums)
+
+
+def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the bias-corrected and accelerated interval (Efron, JASA 1987) of one statistic.
+
+    Resamples in which the statistic is undefined are left out. Both ends are the same where the resamples don't vary:
+    the caller must say what holds then.
+
+    Args:
+        value: of all rows.
+        drawn: [B] of each resample.
+        left_out: [G] with each group left out, for the acceleration.
+    """
+    drawn, left_out = drawn[~np.isnan(drawn)], left_out[~np.isnan(left_out)]
+    if math.isnan(value) or not len(drawn):
+        return math.nan, math.nan
+    share = ((drawn < value).mean() + (drawn <= value).mean()) / 2
+    bias = ndtri(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
+    away = left_out.mean() - left_out if len(left_out) else np.zeros(1)
+    spread = (away**2).sum() ** 1.5
+    acceleration = (away**3).sum() / (6 * spread) if spread else 0.0
+    shifted = bias + np.array([-Z, Z])
+    low, high = np.quantile(drawn, ndtr(bias + shifted / (1 - acceleration * shifted)))
+    return float(low), float(high)
 
 
 def delong_auc(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> Estimate:

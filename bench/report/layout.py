@@ -29,6 +29,8 @@ METRICS = {
     "accuracy": Metric(heading="Acc."),
     "kappa": Metric(heading="Kappa"),
     "auc": Metric(heading="AUC"),
+    "brier": Metric(heading="Brier"),
+    "ece": Metric(heading="ECE"),
 }
 """The metrics of the tables, in printed order."""
 
