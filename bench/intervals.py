@@ -85,47 +85,64 @@ def delong_auc(label: np.ndarray, probability: np.ndarray, group: np.ndarray) ->
     label = np.asarray(label)
     if not 0 < label.sum() < len(label):
         return Estimate(math.nan, math.nan, math.nan)
-    (auc,), ((variance,),) = delong(label, np.asarray(probability)[None], group)
-    groups = min(len(np.unique(np.asarray(group)[label == side])) for side in (0, 1))
-    if auc in (0, 1):
-        return Estimate(float(auc), *wilson(float(auc) * groups, groups))
-    half = Z * math.sqrt(variance) / (auc * (1 - auc)) if groups > 1 else math.nan
-    low, high = expit(logit(auc) + np.array([-half, half]))
-    return Estimate(float(auc), float(low), float(high))
+    one = auc_parts(label, probability, *group_codes(group))
+    groups = min(int(has.sum()) for has in one.has)
+    if one.auc in (0, 1):
+        return Estimate(one.auc, *wilson(one.auc * groups, groups))
+    half = Z * math.sqrt(auc_variance(one.parts, one.has)) / (one.auc * (1 - one.auc))
+    low, high = expit(logit(one.auc) + np.array([-half, half]))
+    return Estimate(one.auc, float(low), float(high))
 
 
-def delong(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the AUCs [K] of K models on the same rows, and their covariance [K, K].
+class AucParts(NamedTuple):
+    """An AUC, and how each group moves it."""
 
-    DeLong et al. (Biometrics 1988) in the form of Obuchowski (Biometrics 1997) for rows in groups, which is DeLong's
-    where every group has one row; by midranks (Sun and Xu, IEEE Signal Processing Letters 2014).
+    auc: float
+    parts: np.ndarray
+    """[2, G] by its negatives and by its positives: summed DeLong components less the AUC, over the rows of the class.
+    """
+    has: np.ndarray
+    """[2, G] bool: whether the group has negatives, positives."""
+
+
+def auc_parts(label: np.ndarray, probability: np.ndarray, codes: np.ndarray, groups: int) -> AucParts:
+    """Return the AUC of one model taken apart by group, from which ``auc_variance`` is made.
+
+    DeLong et al. (Biometrics 1988) by midranks (Sun and Xu, IEEE Signal Processing Letters 2014).
 
     Args:
         label: [R] 0 benign, 1 malignant; both occur.
-        probability: [K, R] probabilities of malignancy.
-        group: [R] group of each row.
-
-    Returns:
-        The covariance is NaN where a class lies in a single group.
+        probability: [R] probability of malignancy.
+        codes: [R] group of each row, from 0 to ``groups`` - 1.
+        groups: number of groups G.
     """
-    label, probability = np.asarray(label).astype(bool), np.asarray(probability, dtype=np.float64)
-    codes, groups = group_codes(group)
-    positives, negatives = int(label.sum()), int((~label).sum())
-    ranks = rankdata(probability, axis=1)
-    above = (ranks[:, label] - rankdata(probability[:, label], axis=1)) / negatives  # negatives below each positive
-    below = 1 - (ranks[:, ~label] - rankdata(probability[:, ~label], axis=1)) / positives
-    auc = above.mean(axis=1)
-    # per group: how far its positives (negatives) together lie from what the AUC lets expect
-    of_positives = _sums(above - auc[:, None], codes[label], groups)
-    of_negatives = _sums(below - auc[:, None], codes[~label], groups)
-    with_positives, with_negatives = (len(np.unique(codes[side])) for side in (label, ~label))
-    across = of_positives @ of_negatives.T
-    covariance = (
-        _unbiased(with_positives) * of_positives @ of_positives.T / positives**2
-        + _unbiased(with_negatives) * of_negatives @ of_negatives.T / negatives**2
-        + _unbiased(groups) * (across + across.T) / (positives * negatives)
+    is_positive = np.asarray(label).astype(bool)
+    sides = (~is_positive, is_positive)
+    ranks = rankdata(probability)
+    # of each row, the share of the other class that is below it
+    below = [(ranks[side] - rankdata(np.asarray(probability)[side])) / np.count_nonzero(~side) for side in sides]
+    auc = float(below[1].mean())
+    components = (1 - below[0], below[1])
+    parts = [
+        np.bincount(codes[side], of_side - auc, minlength=groups) / len(of_side)
+        for side, of_side in zip(sides, components, strict=True)
+    ]
+    has = np.stack([np.bincount(codes[side], minlength=groups) > 0 for side in sides])
+    return AucParts(auc, np.stack(parts), has)
+
+
+def auc_variance(parts: np.ndarray, has: np.ndarray) -> float:
+    """Return the variance of an AUC, or of a difference or mean of AUCs whose ``parts`` [2, G] are added likewise.
+
+    Obuchowski (Biometrics 1997) for rows in groups, which is DeLong's where every group has one row. NaN where a class
+    lies in a single group.
+    """
+    with_negatives, with_positives = has.sum(axis=1)
+    return float(
+        _unbiased(with_negatives) * (parts[0] ** 2).sum()
+        + _unbiased(with_positives) * (parts[1] ** 2).sum()
+        + 2 * _unbiased(has.any(axis=0).sum()) * (parts[0] * parts[1]).sum()
     )
-    return auc, covariance
 
 
 def roc_band(
@@ -203,11 +220,6 @@ def group_codes(group: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the group of each row as a number, [R], and how many groups there are."""
     names, codes = np.unique(np.asarray(group), return_inverse=True)
     return codes, len(names)
-
-
-def _sums(numbers: np.ndarray, codes: np.ndarray, groups: int) -> np.ndarray:
-    """Return the sums [K, G] of ``numbers`` [K, R] over the rows of each group."""
-    return np.stack([np.bincount(codes, row, minlength=groups) for row in numbers])
 
 
 def _unbiased(count: int) -> float:

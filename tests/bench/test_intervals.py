@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from bench.intervals import Estimate, delong, delong_auc, roc_band, wilson
+from bench.intervals import Estimate, auc_parts, auc_variance, delong_auc, roc_band, wilson
 
 
 def scored(seed: int, rows: int, levels: int = 10**9) -> tuple[np.ndarray, np.ndarray]:
@@ -36,34 +36,37 @@ def test_the_auc_is_scikit_learns(rows: int, levels: int) -> None:
 def test_rows_that_are_their_own_groups_have_delongs_covariance(levels: int) -> None:
     label, first = scored(0, 200, levels)
     second = np.clip(first + np.random.default_rng(1).normal(0, 0.2, 200), 0, 1)
-    auc, covariance = delong(label, np.stack([first, second]), np.arange(200))
     kernels = [kernel(label, one) for one in (first, second)]
     positives, negatives = kernels[0].shape
     # DeLong et al. 1988, equations 4 to 6
     expected = (
         np.cov([k.mean(axis=1) for k in kernels]) / positives + np.cov([k.mean(axis=0) for k in kernels]) / negatives
     )
-    np.testing.assert_allclose(auc, [k.mean() for k in kernels])
-    np.testing.assert_allclose(covariance, expected, rtol=1e-10)
+    one, other = (auc_parts(label, probability, np.arange(200), 200) for probability in (first, second))
+    assert (one.auc, other.auc) == pytest.approx([k.mean() for k in kernels])
+    assert auc_variance(one.parts, one.has) == pytest.approx(expected[0, 0])
+    assert auc_variance(one.parts - other.parts, one.has) == pytest.approx(
+        expected[0, 0] + expected[1, 1] - 2 * expected[0, 1]
+    )
 
 
 def test_rows_in_groups_have_obuchowskis_variance() -> None:
     label, probability = scored(3, 60, 20)
     group = np.random.default_rng(4).integers(0, 20, 60)
-    (auc,), ((variance,),) = delong(label, probability[None], group)
+    one = auc_parts(label, probability, group, 20)
     above = kernel(label, probability)
     positives, negatives = above.shape
     # Obuchowski 1997, section 3, written out group by group
     groups = np.unique(group)
-    of_positives = np.array([(above.mean(axis=1) - auc)[group[label == 1] == g].sum() for g in groups])
-    of_negatives = np.array([(above.mean(axis=0) - auc)[group[label == 0] == g].sum() for g in groups])
+    of_positives = np.array([(above.mean(axis=1) - one.auc)[group[label == 1] == g].sum() for g in groups])
+    of_negatives = np.array([(above.mean(axis=0) - one.auc)[group[label == 0] == g].sum() for g in groups])
     with_positives, with_negatives = len(set(group[label == 1])), len(set(group[label == 0]))
     expected = (
         with_positives / (with_positives - 1) * (of_positives**2).sum() / positives**2
         + with_negatives / (with_negatives - 1) * (of_negatives**2).sum() / negatives**2
         + 2 * len(groups) / (len(groups) - 1) * (of_positives * of_negatives).sum() / (positives * negatives)
     )
-    assert variance == pytest.approx(expected)
+    assert auc_variance(one.parts, one.has) == pytest.approx(expected)
 
 
 def test_copies_in_one_group_add_no_certainty() -> None:
