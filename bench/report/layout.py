@@ -52,6 +52,8 @@ class Table:
     """Columns of ``display`` that are aligned to the right."""
     brief: tuple[str, ...] = ()
     """Columns of ``display`` that a terminal shows where there is no room for all; empty breaks cells into lines."""
+    every: pd.DataFrame | None = None
+    """For the CSV file, where it holds more rows than can be read; else ``frame``."""
     block: str = ""
     """Column of ``display``; a line is drawn where its value changes."""
 
