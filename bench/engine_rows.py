@@ -53,7 +53,7 @@ ENGINE_METRICS = {
     "probability_tolerance": "1",  # the largest that is allowed
     "decision_flips": "rows",  # test rows decided otherwise than by PyTorch in fp32
     "auc_difference": "1",  # AUC - AUC of PyTorch in fp32
-    "accuracy": "1",  # of this engine, with Wilson's interval
+    "accuracy": "1",  # of this engine, with its interval over groups
     "auc": "1",
     "run_difference": "1",  # PyTorch in fp32 only: from the probabilities the run has kept, unaugmented rows
     "end_to_end_s": "s",  # all test rows, from PNG files to decisions; median and range of the rounds

@@ -126,7 +126,7 @@ def _proven(
     found = measure_cold_start(engine, precision, target, largest_batch)
     classifier = is_open or _opened(pair, target, min(TEST_BATCH, len(rows.label)))
     probability = classifier.probabilities(batches_of(images_u8, classifier.batch))
-    found += compare(rows.label, reference, probability, precision)
+    found += compare(rows.label, reference, probability, rows.group, precision)
     return [_of(pair, one) for one in found], classifier, probability
 
 

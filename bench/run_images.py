@@ -38,6 +38,8 @@ class TestRows:
     """PNG files of training rows."""
     label: np.ndarray
     """[R] 0 benign, 1 malignant."""
+    group: np.ndarray
+    """[R] the group of each row, the unit of intervals."""
     probability: np.ndarray
     """[R] float64, as the run has kept it."""
     unaugmented: np.ndarray
@@ -107,6 +109,7 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
         files=files,
         calibration_files=sorted((folder / CALIBRATION).glob("*.png")),
         label=predictions["label"].to_numpy(),
+        group=predictions["group_id"].to_numpy(),
         probability=predictions["probability"].to_numpy(),
         unaugmented=predictions["copy"].to_numpy() == 0,
     )
@@ -128,6 +131,6 @@ def _folder(run: Path, cell: Path) -> Path:
 def _predictions(cell: Path) -> pd.DataFrame:
     path = cell / "predictions.parquet"
     try:
-        return pd.read_parquet(path, columns=["image_id", "copy", "label", "probability"])
+        return pd.read_parquet(path, columns=["image_id", "copy", "group_id", "label", "probability"])
     except Exception as error:  # pyarrow raises many kinds
         raise UserError(f"{path} is missing or damaged: {' '.join(str(error).split())[:120]}") from None

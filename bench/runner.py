@@ -17,7 +17,7 @@ from bench.cell import FORMAT, Job, Outcome, Settings, compute, definition
 from bench.environment import describe_environment, set_numerics
 from bench.evaluate import prediction_frame
 from bench.matrix import Cell, Matrix
-from bench.metrics import Measured, classification_metrics
+from bench.metrics import Measured, subset_metrics
 from bench.report.read import read_run
 from bench.report.read_straddling import STRADDLING
 from bench.run_images import write_run_images
@@ -175,7 +175,7 @@ def _write_outcome(
     predictions = prediction_frame(prepared.catalog, outcome.split.test, outcome.probability)
     training_rows = len(outcome.split.train)
     measured = [
-        *classification_metrics(predictions["label"].to_numpy(), outcome.probability),
+        *subset_metrics(predictions),
         _one("epochs", len(outcome.history), "epochs", training_rows),
         _one("wall_s", seconds, "s", training_rows),
         _one("setup_s", outcome.setup_s, "s", training_rows),

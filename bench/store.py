@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from safetensors import SafetensorError
 
-from bench.metrics import Measured
+from bench.metrics import ALL, COUNTS, SCORES, Measured
 from fusion.errors import UserError
 from fusion.files import content_hash, make_folder, read_json, share, sync, write_json
 
@@ -21,10 +21,11 @@ ROW_COLUMNS = (
     "protocol",  # paper or clean
     "seed",
     "status",  # done or failed
-    "metric",  # sensitivity, specificity, ppv, npv, accuracy, kappa, auc, tp, fp, tn, fn, ...
+    "subset",  # of the test rows: all, modality=ultrasound, source=busi, ...; empty when the cell failed
+    "metric",  # sensitivity, specificity, ppv, npv, accuracy, kappa, auc, brier, ece, tp, fp, tn, fn, ...
     "value",  # a number; empty when the metric is undefined or the cell failed
     "unit",
-    "low",  # 95 % interval, where one is defined
+    "low",  # 95 % interval over groups, where one is defined
     "high",
     "n",  # what the value was computed over
     "reason",  # why a cell failed; else empty
@@ -45,10 +46,11 @@ ROWS, DEFINITION = "rows.csv", "cell.json"
 FILES = (ROWS, DEFINITION, "predictions.parquet", "history.csv", "model.safetensors")
 """A finished cell has them all."""
 METRICS = {
-    *("sensitivity", "specificity", "ppv", "npv", "accuracy", "kappa", "auc", "tp", "fp", "tn", "fn"),
+    *SCORES,
+    *COUNTS,
     *("epochs", "wall_s", "setup_s", "peak_memory_mib"),
 }
-"""A finished cell has a row for each."""
+"""A finished cell has a row for each, of all test rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ def done_rows(key: CellKey, measured: Sequence[Measured]) -> pd.DataFrame:
 
 def failed_rows(key: CellKey, reason: str) -> pd.DataFrame:
     """Return the one row of a cell that failed."""
-    nothing = {"metric": "", "value": math.nan, "unit": "", "low": math.nan, "high": math.nan, "n": 0}
+    nothing = {"subset": "", "metric": "", "value": math.nan, "unit": "", "low": math.nan, "high": math.nan, "n": 0}
     row = {**vars(key), **nothing, "status": "failed", "reason": reason}
     return pd.DataFrame([row], columns=list(ROW_COLUMNS))
 
@@ -100,11 +102,12 @@ def is_done(key: CellKey, definition: dict[str, Any], out: Path) -> bool:
     try:
         rows = pd.read_csv(folder / ROWS, keep_default_na=False)
         hashes, statuses = set(rows["config_hash"]), set(rows["status"])
+        metrics = set(rows["metric"][rows["subset"] == ALL]) if "subset" in rows else set()
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder / ROWS} is damaged ({error}); delete the folder {folder} to run the cell again"
         ) from None
-    whole = all((folder / name).is_file() for name in FILES) and set(rows.get("metric", [])) == METRICS
+    whole = all((folder / name).is_file() for name in FILES) and metrics == METRICS
     if statuses != {"done"} or (hashes == {key.config_hash} and not whole):
         return False
     if hashes == {key.config_hash}:

@@ -42,8 +42,11 @@ LATEX = str.maketrans(
 
 
 def to_csv(table: Table) -> str:
-    """Return ``table.frame`` as RFC 4180 text; text a spreadsheet would run as a formula begins with an apostrophe."""
-    frame = table.frame.copy()
+    """Return ``table.every``, else ``table.frame``, as RFC 4180 text.
+
+    Text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
+    frame = (table.frame if table.every is None else table.every).copy()
     for column in frame.columns:
         if not is_numeric_dtype(frame[column]):
             frame[column] = frame[column].map(_defused)

@@ -29,6 +29,8 @@ METRICS = {
     "accuracy": Metric(heading="Acc."),
     "kappa": Metric(heading="Kappa"),
     "auc": Metric(heading="AUC"),
+    "brier": Metric(heading="Brier"),
+    "ece": Metric(heading="ECE"),
 }
 """The metrics of the tables, in printed order."""
 
@@ -50,6 +52,8 @@ class Table:
     """Columns of ``display`` that are aligned to the right."""
     brief: tuple[str, ...] = ()
     """Columns of ``display`` that a terminal shows where there is no room for all; empty breaks cells into lines."""
+    every: pd.DataFrame | None = None
+    """For the CSV file, where it holds more rows than can be read; else ``frame``."""
     block: str = ""
     """Column of ``display``; a line is drawn where its value changes."""
 

@@ -38,7 +38,7 @@ class _Schema:
     """No two rows are the same in all of these."""
 
 
-RESULT_ROWS = _Schema(columns=ROW_COLUMNS, statuses=("done", "failed"), whole=("seed",), once=("metric",))
+RESULT_ROWS = _Schema(columns=ROW_COLUMNS, statuses=("done", "failed"), whole=("seed",), once=("subset", "metric"))
 ENGINE_ROWS = _Schema(
     columns=ENGINE_COLUMNS,
     statuses=STATUSES,

@@ -5,8 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
+from bench.intervals import Z
+from bench.metrics import ALL
 from bench.report.layout import METRICS, NONE, one_line
 
 Printed = dict[tuple[str, str], float]
@@ -29,10 +33,8 @@ class Summary:
     """Why the cell failed or is partial, on one line; else empty."""
     values: dict[str, float] = field(default_factory=dict)
     """Metric -> mean over the seeds; NaN if undefined in any of them; absent if never measured."""
-    low: float = math.nan
-    """Lower end of accuracy's 95 % interval on one seed's test rows, averaged over the seeds."""
-    high: float = math.nan
-    """Upper end of the same interval."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Metric -> ends of the 95 % interval of its mean (``mean_interval``); NaN where there is none."""
     deviation: float = math.nan
     """Standard deviation of accuracy over the seeds; NaN for a single seed."""
     n: float = math.nan
@@ -57,8 +59,15 @@ class Summary:
         return {f"{metric}_paper": paper, f"{metric}_ours": ours, f"{metric}_difference": ours - paper}
 
 
-def summarise(run: dict[str, Any], rows: pd.DataFrame) -> list[Summary]:
-    """Return one summary per protocol and cell: all that were planned, then all that have rows besides."""
+def summarise(run: dict[str, Any], rows: pd.DataFrame, subset: str = ALL) -> list[Summary]:
+    """Return one summary per protocol and cell: all that were planned, then all that have rows besides.
+
+    Args:
+        run: from ``read_run``.
+        rows: from ``read_rows``.
+        subset: of the test rows, e.g. ``all``, ``modality=ultrasound``.
+    """
+    rows = rows[(rows["subset"] == subset) | (rows["status"] != "done")]
     seeds = union(run["seeds"], rows["seed"])
     groups = dict(list(rows.groupby(["protocol", "cell"], sort=False)))
     return [
@@ -66,6 +75,26 @@ def summarise(run: dict[str, Any], rows: pd.DataFrame) -> list[Summary]:
         for protocol in union(run["protocols"], rows["protocol"])
         for cell in union(run["cells"], rows["cell"])
     ]
+
+
+def mean_interval(value: np.ndarray, low: np.ndarray, high: np.ndarray, least: float = 0.0) -> tuple[float, float]:
+    """Return the 95 % interval of the mean over seeds [S], from each seed's value and interval.
+
+    To each side, two variances are added: that of the test rows, the mean over the seeds as these share their rows at
+    least in part, and that of the mean over the seeds, with Student's t for as many degrees of freedom as Welch and
+    Satterthwaite (Biometrics Bulletin 1946) give the sum. One seed keeps its interval, which says nothing of others.
+    Clipped to what the metric can be, ``least`` to 1.
+    """
+    seeds, mean = len(value), float(np.mean(value))
+    if seeds == 1:
+        return float(low[0]), float(high[0])
+    between = np.var(value, ddof=1) / seeds
+    halves = []
+    for end in (low, high):
+        within = np.mean((end - value) ** 2) / Z**2
+        freedom = (within + between) ** 2 / (between**2 / (seeds - 1)) if between > 0 else math.inf
+        halves.append(float(student.ppf(0.975, freedom) * np.sqrt(within + between)))
+    return max(least, mean - halves[0]), min(1.0, mean + halves[1])
 
 
 def union(planned: Iterable[Any], found: Iterable[Any]) -> list[Any]:
@@ -98,11 +127,15 @@ def _summary(protocol: str, cell: str, planned_seeds: list[int], rows: pd.DataFr
         seeds=len(done),
         reason="; ".join(_missing_seed(seed, rows) for seed in missing),
         values={str(metric): float(values.mean(skipna=False)) for metric, values in scores.groupby("metric")["value"]},
-        low=float(accuracy["low"].mean(skipna=False)),
-        high=float(accuracy["high"].mean(skipna=False)),
+        intervals={str(metric): _interval(str(metric), of_metric) for metric, of_metric in scores.groupby("metric")},
         deviation=float(accuracy["value"].std(ddof=1)),
         n=float(accuracy["n"].mean()),
     )
+
+
+def _interval(metric: str, rows: pd.DataFrame) -> tuple[float, float]:
+    value, low, high = (rows[column].to_numpy() for column in ("value", "low", "high"))
+    return mean_interval(value, low, high, least=-1.0 if metric == "kappa" else 0.0)
 
 
 def _missing_seed(seed: int, rows: pd.DataFrame) -> str:

@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 
 from bench.paper import ABLATIONS, PRINTED_NAMES, PROPOSED, SCORES, SOURCES, paper_metrics, paper_table
+from bench.report.comparisons import compare_ranked, comparisons_table
 from bench.report.composition import composition_tables
 from bench.report.engines import engines, table5
 from bench.report.layout import COMPARED, METRICS, NONE, Table, compared
-from bench.report.leaderboard import leaderboard
+from bench.report.leaderboard import is_ranked, leaderboard, ordered
 from bench.report.measured import gather, up_to_date
 from bench.report.notes import labels, phantom_notes, run_notes, status_notes
 from bench.report.read import Results
+from bench.report.subsets import subsets_table
 from bench.report.summary import OUTCOME_COLUMNS, Printed, Summary, of_models, protocol_column, summarise, union
 from fusion.catalog import LABEL_NAMES
 
@@ -66,7 +68,7 @@ MARKED = ["cell", "protocol", "seed", "weights", "synthetic_sources", "data_hash
 
 
 def build_tables(results: Results) -> dict[str, Table]:
-    """Return Tables 1 to 6, the engines, the leaderboard and what its scores are made of, by name.
+    """Return Tables 1 to 6, the engines, the leaderboard and what its scores rest on, by name.
 
     Every planned cell is a row of Tables 2 to 4 and 6 under every protocol, failed ones and those not run too.
     Measurements of a cell that was run again since are left out.
@@ -82,19 +84,28 @@ def build_tables(results: Results) -> dict[str, Table]:
     told = pd.concat([rows[MARKED], measurements.loc[now, MARKED]])
     notes = run_notes(run, told)
     measured = gather(measurements[now], outdated=measurements.loc[~now, "cell"])
-    ranked = of_models(summaries, *(table.model for table in SCORE_TABLES.values()))
+    board = ordered(of_models(summaries, *(table.model for table in SCORE_TABLES.values()), "baseline"))
+    ranked = [summary for summary in board if is_ranked(summary)]
+    tested = compare_ranked(ranked, results.predictions)
     tables = (
         _counts(run["data"]["counts"], notes),
         *(_scores(name, summaries, printed, notes) for name in SCORE_TABLES),
         table5(run, measured, notes),
         _literature(run, summaries, printed, notes),
         engines(run, measured, notes),
-        leaderboard(ranked, printed, measured, notes),
+        leaderboard(board, tested, printed, measured, notes),
+        comparisons_table(ranked, tested, notes),
+        subsets_table(run, rows, notes),
         *composition_tables(results, summaries, notes),
     )
     # a CSV file has no notes, and must say all the same what its numbers rest on
     marks = {column: " ".join(names) for column, names in labels(run, told).items()}
-    return {table.name: replace(table, frame=table.frame.assign(**marks)) for table in tables}
+    return {table.name: _marked(table, marks) for table in tables}
+
+
+def _marked(table: Table, marks: dict[str, str]) -> Table:
+    every = None if table.every is None else table.every.assign(**marks)
+    return replace(table, frame=table.frame.assign(**marks), every=every)
 
 
 def prepared_table(counts: list[dict[str, Any]], synthetic_sources: list[str]) -> Table:

@@ -65,7 +65,8 @@ def predictions(lines: int = 20) -> pd.DataFrame:
 
 def write_cell(run_dir: Path, cell: str, rows: list[dict[str, object]], protocol: str = "paper", seed: int = 0) -> Path:
     """Write the rows of a cell, and predictions that do not belong to them, as few tables look at both."""
-    common = {"cell": cell, "protocol": protocol, "seed": seed, "status": "done", "unit": "1", "n": 100}
+    common = {"cell": cell, "protocol": protocol, "seed": seed, "status": "done", "subset": "all", "unit": "1"}
+    common |= {"n": 100}
     common |= {"weights": "imagenet", "data_hash": DATA_HASH}
     path = run_dir / "cells" / protocol / str(seed) / cell / "rows.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def scores(value: float, **changes: float) -> list[dict[str, object]]:
 
 
 def failed(reason: str) -> list[dict[str, object]]:
-    return [{"status": "failed", "metric": "", "n": 0, "reason": reason}]
+    return [{"status": "failed", "subset": "", "metric": "", "n": 0, "reason": reason}]
 
 
 def tables_of(run_dir: Path) -> dict[str, Table]:

@@ -1,9 +1,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest, bootstrap
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
+    brier_score_loss,
     cohen_kappa_score,
     confusion_matrix,
     precision_score,
@@ -11,14 +16,17 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from bench.metrics import Measured, classification_metrics, decide
+from bench.intervals import RESAMPLES, SEED
+from bench.metrics import BINS, COUNTS, Measured, classification_metrics, decide, subset_metrics
 
-NAMES = ["sensitivity", "specificity", "ppv", "npv", "accuracy", "kappa", "auc", "tp", "fp", "tn", "fn"]
+NAMES = [*("sensitivity", "specificity", "ppv", "npv", "accuracy", "kappa", "auc", "brier", "ece"), *COUNTS]
 PROPORTIONS = NAMES[:5]
 
 
-def measure(label: list[int] | np.ndarray, probability: list[float] | np.ndarray) -> dict[str, Measured]:
-    measured = classification_metrics(np.array(label), np.array(probability, dtype=np.float64))
+def measure(label: ArrayLike, probability: ArrayLike, group: ArrayLike | None = None) -> dict[str, Measured]:
+    """Return the metrics by name; without ``group`` every row is a group of its own."""
+    group = np.arange(len(np.array(label))) if group is None else np.array(group)
+    measured = classification_metrics(np.array(label), np.array(probability, dtype=np.float64), group)
     assert [one.metric for one in measured] == NAMES
     return {one.metric: one for one in measured}
 
@@ -45,6 +53,7 @@ def test_every_metric_is_scikit_learns(seed: int, rows: int, levels: int) -> Non
         "accuracy": accuracy_score(label, decision),
         "kappa": cohen_kappa_score(label, decision),
         "auc": roc_auc_score(label, probability),
+        "brier": brier_score_loss(label, probability),
         "tp": tp,
         "fp": fp,
         "tn": tn,
@@ -69,9 +78,9 @@ def test_counts_units_and_n() -> None:
     assert {one.metric: one.unit for one in measured.values()} == dict.fromkeys(NAMES, "1") | dict.fromkeys(
         ("tp", "fp", "tn", "fn"), "rows"
     )
-    for name in PROPORTIONS:
+    for name in ("sensitivity", "specificity", "ppv", "npv", "accuracy", "kappa", "auc", "brier"):
         assert measured[name].low < measured[name].value < measured[name].high
-    for name in NAMES[5:]:
+    for name in COUNTS:
         assert math.isnan(measured[name].low)
         assert math.isnan(measured[name].high)
 
@@ -105,15 +114,122 @@ def test_one_class_leaves_agreement_and_ranking_undefined(label: int, undefined:
     assert measured["accuracy"].value == pytest.approx(2 / 3 if label else 1 / 3)
 
 
-# Newcombe, Statistics in Medicine 17 (1998) 857, table I: the score method without continuity correction.
-@pytest.mark.parametrize(
-    ("hits", "of", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_the_interval_is_wilsons(hits: int, of: int, low: float, high: float) -> None:
-    sensitivity = measure([1] * of + [0], [0.9] * hits + [0.1] * (of - hits + 1))["sensitivity"]
-    assert (sensitivity.n, sensitivity.value) == (of, hits / of)
-    assert round(sensitivity.low, 4) == low
-    assert round(sensitivity.high, 4) == high
-    specificity = measure([0] * of + [1], [0.1] * hits + [0.9] * (of - hits + 1))["specificity"]
-    assert (specificity.low, specificity.high) == (sensitivity.low, sensitivity.high)
+# -- calibration -----------------------------------------------------------------------------------------------------
+
+
+def test_the_calibration_error_is_that_of_scikit_learns_curve() -> None:
+    label, probability = random_case(0, 500, 10**9)
+    of_bins, mean = calibration_curve(label, probability, n_bins=BINS)
+    rows = np.histogram(probability, BINS, (0, 1))[0]
+    expected = (np.abs(of_bins - mean) * rows[rows > 0]).sum() / 500
+    assert measure(label, probability)["ece"].value == pytest.approx(expected)
+
+
+def test_probabilities_at_the_ends_lie_in_the_outer_bins() -> None:
+    assert measure([0, 1, 0, 1], [0, 1, 1, 0])["ece"].value == 0.5
+    assert measure([0, 1, 1, 0], [0, 1, 1, 0])["ece"].value == 0
+    assert measure([0, 0], [0.9, 0.9])["ece"].value == pytest.approx(0.9)
+
+
+def test_a_calibrated_model_may_be_perfectly_calibrated_and_a_wrong_one_may_not() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.random(400)
+    label = (draw.random(400) < truth).astype(int)
+    calibrated, wrong = measure(label, truth)["ece"], measure(label, truth**3)["ece"]
+    assert calibrated.low == 0 < calibrated.value <= calibrated.high
+    assert 0.1 < wrong.low < wrong.value <= wrong.high
+
+
+# -- intervals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["accuracy", "brier"])
+def test_where_every_row_is_a_group_the_interval_is_scipys_bca(name: str) -> None:
+    label, probability = random_case(1, 80, 10**9)
+    per_row = {"accuracy": decide(probability) == label, "brier": (probability - label) ** 2}[name]
+    by_scipy = bootstrap(
+        (per_row,), np.mean, n_resamples=RESAMPLES, batch=RESAMPLES, rng=np.random.default_rng(SEED), method="BCa"
+    )
+    measured = measure(label, probability)[name]
+    assert (measured.low, measured.high) == pytest.approx(tuple(by_scipy.confidence_interval), abs=1e-9)
+
+
+def test_where_every_row_is_a_group_kappas_interval_is_scipys_bca() -> None:
+    label, probability = random_case(2, 80, 10**9)
+
+    by_scipy = bootstrap(
+        (label, decide(probability)),
+        lambda *columns: float(cohen_kappa_score(*columns)),
+        paired=True,
+        vectorized=False,
+        n_resamples=1000,
+        rng=np.random.default_rng(5),
+        method="BCa",
+    )
+    measured = measure(label, probability)["kappa"]
+    assert (measured.low, measured.high) == pytest.approx(tuple(by_scipy.confidence_interval), abs=0.03)
+
+
+def test_copies_in_one_group_change_no_interval() -> None:
+    label, probability = random_case(3, 60, 10**9)
+    once = measure(label, probability)
+    copied = measure(np.tile(label, 4), np.tile(probability, 4), np.tile(np.arange(60), 4))
+    for name in NAMES[:9]:
+        assert (copied[name].low, copied[name].high) == pytest.approx((once[name].low, once[name].high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("probability", "value"), [(0.9, 1), (0.1, 0)])
+def test_all_right_and_all_wrong_have_wilsons_interval_for_the_number_of_groups(
+    probability: float, value: float
+) -> None:
+    sensitivity = measure([1] * 40 + [0], [probability] * 40 + [0.2], [*np.arange(40) // 2, 99])["sensitivity"]
+    assert (sensitivity.n, sensitivity.value) == (40, value)
+    expected = binomtest(20 * value, 20).proportion_ci(0.95, method="wilson")
+    assert (sensitivity.low, sensitivity.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_perfect_agreement_is_not_certain() -> None:
+    label = np.array([0, 1] * 20)
+    kappa = measure(label, label * 0.8 + 0.1)["kappa"]
+    share = binomtest(20, 20).proportion_ci(0.95, method="wilson").low
+    assert (kappa.low, kappa.value, kappa.high) == pytest.approx((2 * share - 1, 1, 1))
+
+
+def test_one_group_tells_little() -> None:
+    measured = measure([0, 1, 1, 0], [0.1, 0.9, 0.4, 0.45], ["a"] * 4)
+    assert measured["accuracy"].low < 0.4 < 0.99 > measured["accuracy"].high
+    for name in ("auc", "brier", "ece"):
+        assert not math.isnan(measured[name].value)
+        assert math.isnan(measured[name].low)
+        assert math.isnan(measured[name].high)
+
+
+def test_the_same_predictions_have_the_same_intervals_in_any_order() -> None:
+    label, probability = random_case(4, 50, 100)
+    group, order = np.arange(50) // 2, np.random.default_rng(0).permutation(50)
+    one, other = measure(label, probability, group), measure(label[order], probability[order], group[order])
+    for name in NAMES[:9]:
+        assert (one[name].low, one[name].high) == pytest.approx((other[name].low, other[name].high), abs=1e-12)
+
+
+# -- subsets ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_modality_and_source_that_occurs_is_measured_alone() -> None:
+    label, probability = random_case(5, 90, 10**9)
+    source = np.resize(["rsna", "busi", "oasbud"], 90)
+    modality = np.where(source == "rsna", "mammography", "ultrasound")
+    columns = {"modality": modality, "source": source, "group_id": [f"{number}" for number in range(90)]}
+    measured = subset_metrics(pd.DataFrame(columns | {"label": label, "probability": probability}))
+    assert list(dict.fromkeys(one.subset for one in measured)) == [
+        "all",
+        *("modality=mammography", "modality=ultrasound"),
+        *("source=busi", "source=oasbud", "source=rsna"),
+    ]
+    assert [one.metric for one in measured] == NAMES * 6
+    found = {(one.subset, one.metric): one for one in measured}
+    assert found["modality=mammography", "auc"].value == found["source=rsna", "auc"].value
+    assert found["source=busi", "auc"].value == pytest.approx(
+        roc_auc_score(label[source == "busi"], probability[source == "busi"])
+    )
+    assert found["modality=ultrasound", "accuracy"].n == 60

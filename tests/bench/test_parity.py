@@ -13,7 +13,10 @@ REFERENCE = np.clip(0.5 + 0.2 * (LABEL - 0.5) + 0.2 * DRAW.standard_normal(200),
 
 
 def values(probability: np.ndarray, precision: str = "fp32", label: np.ndarray = LABEL) -> dict[str, float]:
-    return {one.metric: one.value for one in compare(label, REFERENCE[: len(label)], probability, precision)}
+    return {
+        one.metric: one.value
+        for one in compare(label, REFERENCE[: len(label)], probability, np.arange(len(label)), precision)
+    }
 
 
 def test_the_same_answers_differ_in_nothing() -> None:
@@ -34,7 +37,7 @@ def test_differences_flips_and_scores_are_those_of_scikit_learn() -> None:
 
 def test_a_flip_at_the_threshold_counts_however_small_the_difference() -> None:
     reference, probability = np.array([0.5, 0.2]), np.array([0.4999999, 0.2])
-    found = {one.metric: one.value for one in compare(np.array([1, 0]), reference, probability, "fp32")}
+    found = {one.metric: one.value for one in compare(np.array([1, 0]), reference, probability, np.arange(2), "fp32")}
     assert found["decision_flips"] == 1
     assert found["probability_difference"] < TOLERANCES["fp32"]
 

@@ -24,7 +24,7 @@ from bench.store import (
 from fusion.errors import UserError
 
 MEASURED = [
-    *classification_metrics([0, 1, 1, 0], [0.1, 0.9, 0.4, 0.6]),
+    *classification_metrics([0, 1, 1, 0], [0.1, 0.9, 0.4, 0.6], [0, 1, 2, 3]),
     *(
         Measured(metric=name, value=1.0, unit="", low=math.nan, high=math.nan, n=4)
         for name in ("epochs", "wall_s", "setup_s", "peak_memory_mib")
@@ -87,6 +87,7 @@ def test_a_finished_cell_has_one_row_per_metric_in_one_schema(tmp_path: Path) ->
     assert tuple(rows.columns) == ROW_COLUMNS
     assert list(rows["metric"]) == [one.metric for one in MEASURED]
     assert set(rows["status"]) == {"done"}
+    assert set(rows["subset"]) == {"all"}
     assert set(rows["reason"]) == {""}
     for column, value in vars(KEY).items():
         assert set(rows[column]) == {str(value)}
@@ -96,7 +97,7 @@ def test_a_finished_cell_has_one_row_per_metric_in_one_schema(tmp_path: Path) ->
 
 
 def test_an_undefined_metric_is_an_empty_value() -> None:
-    rows = done_rows(KEY, classification_metrics([1, 1], [0.9, 0.9])).set_index("metric")
+    rows = done_rows(KEY, classification_metrics([1, 1], [0.9, 0.9], [0, 1])).set_index("metric")
     assert math.isnan(rows.loc["auc", "value"])
     assert rows.loc["auc", "status"] == "done"
 
@@ -106,7 +107,7 @@ def test_a_failed_cell_is_one_row_with_its_reason(tmp_path: Path) -> None:
     (row,) = pd.read_csv(folder / ROWS, keep_default_na=False, dtype=str).to_dict("records")
     assert list(row) == list(ROW_COLUMNS)
     assert (row["status"], row["reason"], row["n"]) == ("failed", "out of memory", "0")
-    assert [row[column] for column in ("metric", "value", "unit", "low", "high")] == [""] * 5
+    assert [row[column] for column in ("subset", "metric", "value", "unit", "low", "high")] == [""] * 6
     assert {column: row[column] for column in vars(KEY)} == {name: str(value) for name, value in vars(KEY).items()}
 
 
@@ -200,6 +201,18 @@ def test_a_cell_that_lacks_a_file_is_run_again(tmp_path: Path, name: str) -> Non
 def test_a_cell_that_lacks_a_metric_is_run_again(tmp_path: Path) -> None:
     rows = write_done(tmp_path) / ROWS
     rows.write_text("".join(line for line in rows.read_text().splitlines(keepends=True) if ",kappa," not in line))
+    assert not is_done(KEY, DONE, tmp_path)
+
+
+def test_a_cell_of_a_version_without_subsets_is_run_again(tmp_path: Path) -> None:
+    rows = write_done(tmp_path) / ROWS
+    pd.read_csv(rows, dtype=str, keep_default_na=False).drop(columns="subset").to_csv(rows, index=False)
+    assert not is_done(KEY, DONE, tmp_path)
+
+
+def test_a_metric_of_a_subset_is_none_of_all_rows(tmp_path: Path) -> None:
+    rows = write_done(tmp_path) / ROWS
+    rows.write_text(rows.read_text().replace(",all,kappa,", ",source=busi,kappa,"))
     assert not is_done(KEY, DONE, tmp_path)
 
 
