@@ -192,18 +192,21 @@ def verdicts(printed: pd.DataFrame, evidence: pd.DataFrame, sizes: ClassSizes) -
         ``table``, ``cell``; ``verdict``: ``one reading`` or ``several readings`` has a matrix, ``no matrix``, or
         ``no matrix of any size``; ``fitting``, the keys of the readings that have one, and ``accuracy_holds``, of those
         whose ``accuracy_excess`` is explained by rounding, each joined by a space; the best ``reading``, which is one
-        that fits or else of the smallest residual; its columns of ``evidence``; ``accuracy_outside``;
+        that fits or else of the smallest residual, the established one if in doubt; its columns of ``evidence``;
+        ``accuracy_outside``;
         ``other_orders``, how many of ``OTHER_ORDERS`` have a matrix; and ``without``, the columns without which,
         alone or as named, the best reading would have one, if it has none.
     """
+    of_tables = established(evidence)
     lines = []
     for row in printed.to_dict("records"):
         of_row = evidence[(evidence["table"] == row["table"]) & (evidence["cell"] == row["cell"])].copy()
         of_row["fits"] = of_row["matrices"] > 0
         of_row["holds"] = of_row["accuracy_excess"].abs() <= EXCESS
-        # of residuals that look the same in print, that of a reading whose accuracy is explained
         of_row["near"] = -of_row["residual"].round(4)
-        best = of_row.sort_values(["fits", "near", "holds", "matrices"], ascending=False, kind="stable").iloc[0]
+        reading = of_tables[row["table"]]
+        of_row["established"] = of_row["reading"] == (reading.key if reading else "")
+        best = of_row.sort_values(["fits", "near", "established", "holds"], ascending=False, kind="stable").iloc[0]
         fitting = list(of_row.loc[of_row["fits"], "reading"])
         outside = accuracy_outside(row)
         lines.append(

@@ -185,4 +185,7 @@ def _line(finding: str, where: str, claim: str, stated: str | float, found: str 
 
 
 def _text_of(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{round(value, 3):g}"
+    """Return scores with the three decimals of the paper, and other numbers as they are."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.3f}" if 0 <= value < 1 else f"{value:g}"

@@ -2,7 +2,10 @@
 
 import logging
 
-from bench.confusion_search import ROUNDING, ClassSizes, Floats
+import pandas as pd
+
+from bench.audit import READINGS, read_row
+from bench.confusion_search import EPSILON, ROUNDING, ClassSizes, Floats
 
 NAMES = ("sens", "spec", "ppv", "npv", "acc", "kappa")
 """The six scores in mlscorecheck's words."""
@@ -10,6 +13,8 @@ NAMES = ("sens", "spec", "ppv", "npv", "acc", "kappa")
 
 def witness_fits(scores: Floats, size: ClassSizes) -> bool:
     """Return whether mlscorecheck finds a confusion matrix of one test set that gives ``scores`` [6] within rounding.
+
+    It solves for tp and tn by interval arithmetic, which for kappa lets pass a little more than ``ROUNDING``.
 
     Args:
         scores: of malignant, in the order of ``bench.paper.SCORES``.
@@ -23,3 +28,23 @@ def witness_fits(scores: Floats, size: ClassSizes) -> bool:
         testset={"p": malignant, "n": benign}, scores=dict(zip(NAMES, scores.tolist(), strict=True)), eps=ROUNDING
     )
     return not found["inconsistency"]
+
+
+def witness(printed: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """Ask for each line of ``evidence`` at the class sizes of its nearest matrix.
+
+    Args:
+        printed: as ``bench.audit.printed_scores`` returns it.
+        evidence: the columns of ``bench.audit.fits`` and ``nearest`` side by side.
+
+    Returns:
+        ``cell``, ``reading``, ``residual``, and whether a matrix fits: ``ours``, ``mlscorecheck``.
+    """
+    rows = {row["cell"]: row for row in printed.to_dict("records")}
+    lines = []
+    for line in evidence.to_dict("records"):
+        size = ClassSizes(malignant=(line["tp"] + line["fn"],), benign=(line["fp"] + line["tn"],))
+        scores = read_row(rows[line["cell"]], READINGS[line["reading"]].columns)
+        answers = {"ours": line["residual"] <= ROUNDING + EPSILON, "mlscorecheck": witness_fits(scores, size)}
+        lines.append({**{name: line[name] for name in ("cell", "reading", "residual")}, **answers})
+    return pd.DataFrame(lines)
