@@ -149,14 +149,15 @@ def nearest(printed: pd.DataFrame, sizes: ClassSizes) -> pd.DataFrame:
 def established(evidence: pd.DataFrame) -> dict[str, Reading | None]:
     """Return the established reading of each table in ``evidence`` of ``fits``; None where there is none.
 
-    A reading is established for a table if it alone meets both in every row: accuracy is the mean of sensitivity and
-    specificity weighted by the stated class sizes, within rounding; and if any reading has a matrix, it has one.
+    A reading is established for a table if it alone stands in every row: it has a matrix, or no reading has one and
+    its ``accuracy_excess`` is explained by rounding.
     """
-    explained = evidence.groupby(["table", "cell"])["matrices"].transform("max") > 0
-    holds = (evidence["accuracy_excess"].abs() <= EXCESS) & (~explained | (evidence["matrices"] > 0))
+    has_one = evidence["matrices"] > 0
+    none_has = ~has_one.groupby([evidence["table"], evidence["cell"]]).transform("any")
+    stands = has_one | (none_has & (evidence["accuracy_excess"].abs() <= EXCESS))
     found: dict[str, Reading | None] = {}
-    for table, lines in evidence.assign(holds=holds).groupby("table", sort=False):
-        keys = [key for key in READINGS if lines.loc[lines["reading"] == key, "holds"].all()]
+    for table, lines in evidence.assign(stands=stands).groupby("table", sort=False):
+        keys = [key for key in READINGS if lines.loc[lines["reading"] == key, "stands"].all()]
         found[str(table)] = READINGS[keys[0]] if len(keys) == 1 else None
     return found
 

@@ -111,5 +111,5 @@ def test_the_ends_of_the_range_have_a_nearest_matrix_with_all_scores(scores: lis
 
 @pytest.mark.parametrize(("malignant", "benign"), [((), (5,)), ((5,), (0, 1)), ((-1,), (5,))])
 def test_class_sizes_that_no_test_set_has_are_refused(malignant: tuple[int, ...], benign: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="class sizes: .* give one or more whole numbers from 1"):
+    with pytest.raises(UserError, match=r"class sizes: .* give one or more whole numbers from 1"):
         ClassSizes(malignant=malignant, benign=benign)
