@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -79,6 +80,11 @@ def paper_costs() -> pd.DataFrame:
     return table.drop(columns="model")
 
 
+def text_claims() -> pd.DataFrame:
+    """Return what the text says of the tables: ``where, model, metric, value, table_value, note``; values as text."""
+    return _read("text_claims.csv", dtype=str, keep_default_na=False)
+
+
 def _cost_cell(model: str) -> str:
     backbone, _, end = model.partition(" + ")
     if not end:
@@ -97,7 +103,7 @@ def _roc_cell(figure: int, model: str) -> str:
     return f"model{figure - 5}/{BACKBONES[backbone]}+{(CLASSIFIERS | OPTIMIZERS)[head]}"
 
 
-def _read(name: str) -> pd.DataFrame:
+def _read(name: str, **options: Any) -> pd.DataFrame:
     installed = Path(__file__).parent / "paper_tables"
     checkout = Path(__file__).parent.parent / "results" / "paper"
-    return pd.read_csv((installed if installed.is_dir() else checkout) / name)
+    return pd.read_csv((installed if installed.is_dir() else checkout) / name, **options)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from bench.report.audit import audit_tables
+from bench.report.audit_summary import audit_summary
 from bench.report.data_path import data_path_tables
 from bench.report.formats import terminal_table, write_table
 from bench.report.layout import Table
@@ -12,6 +14,8 @@ from bench.report.tables import build_tables, prepared_table
 __all__ = [
     "Results",
     "Table",
+    "audit_summary",
+    "audit_tables",
     "build_tables",
     "data_path_tables",
     "prediction_table",

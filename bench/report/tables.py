@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from bench.audit import COLUMNS, paper_readings
 from bench.paper import ABLATIONS, PRINTED_NAMES, PROPOSED, SCORES, SOURCES, paper_metrics, paper_table
+from bench.report.audit_summary import reading_note
 from bench.report.comparisons import compare_ranked, comparisons_table
 from bench.report.composition import composition_tables
 from bench.report.engines import engines, table5
@@ -117,21 +119,28 @@ def _scores(name: str, summaries: list[Summary], printed: Printed, notes: tuple[
     table = SCORE_TABLES[name]
     chosen = of_models(summaries, table.model)
     key_columns = [key.lower().replace(" ", "_") for key in table.keys]
+    reading = paper_readings()[name]
+    column = {metric: reading.printed_column(metric) if reading else metric for metric in SCORES}
+    cells = union([], (summary.cell for summary in chosen))
+    read = {(cell, metric): printed.get((cell, column[metric]), math.nan) for cell in cells for metric in SCORES}
     frame, display = [], []
     for summary in chosen:
         keys = table.keys_of(summary.cell.partition("/")[2])
         scores: dict[str, object] = {}
         for metric in SCORES:
-            scores |= summary.comparison(metric, printed)
+            scores |= summary.comparison(metric, read)
+        scores |= {f"{metric}_printed": printed.get((summary.cell, metric), math.nan) for metric in COLUMNS}
+        scores["reading"] = reading.key if reading else "as printed"
         where = {"protocol": summary.protocol, "cell": summary.cell, **dict(zip(key_columns, keys, strict=True))}
         frame.append(where | scores | summary.outcome())
-        display.append([summary.protocol, *keys, *(_shown(summary, metric, printed) for metric in SCORES)])
+        display.append([summary.protocol, *keys, *(_shown(summary, metric, read) for metric in SCORES)])
     headings = [METRICS[metric].heading for metric in SCORES]
     score_columns = [f"{metric}_{part}" for metric in SCORES for part in ("paper", "ours", "difference")]
+    score_columns += [*(f"{metric}_printed" for metric in COLUMNS), "reading"]
     return Table(
         name=name,
         title=f"{table.title} {COMPARED}",
-        notes=(*notes, *status_notes(chosen)),
+        notes=(*notes, reading_note(name), *status_notes(chosen)),
         frame=pd.DataFrame(frame, columns=["protocol", "cell", *key_columns, *score_columns, *OUTCOME_COLUMNS]),
         display=pd.DataFrame(display, columns=["Protocol", *table.keys, *headings]),
         numbers=("Epochs", "Batch size", *headings),
