@@ -9,7 +9,7 @@ from bench.report.layout import METRICS, Table, number
 from bench.report.leakage import MODELS, duplicate_sentences, duplicates, gap_sentences, leakage_gap
 from bench.report.notes import status_notes
 from bench.report.read import Results
-from bench.report.scores import Score, Scores, mean_scores
+from bench.report.scores import Score, Scores, scores_of
 from bench.report.summary import OUTCOME_COLUMNS, Summary, of_models, summarise
 
 SEES = {
@@ -33,8 +33,8 @@ def composition_tables(results: Results, summaries: list[Summary], notes: tuple[
         notes: what every table of the run carries.
     """
     return (
-        _baselines(results, summaries, notes),
-        leakage_gap(results, summaries, notes),
+        _baselines(summaries, notes),
+        leakage_gap(summaries, notes),
         duplicates(results, notes),
         _transfer(results, summaries, notes),
     )
@@ -44,8 +44,8 @@ def composition_sentences(results: Results) -> list[str]:
     """Return what the four tables say, a sentence each and protocol; phantoms and random weights are not named here."""
     summaries = summarise(results.run, results.rows)
     return [
-        *_baseline_sentences(results, summaries),
-        *gap_sentences(results),
+        *_baseline_sentences(summaries),
+        *gap_sentences(summaries),
         *duplicate_sentences(results),
         *_transfer_sentences(results, summaries),
     ]
@@ -54,8 +54,8 @@ def composition_sentences(results: Results) -> list[str]:
 # -- baselines -------------------------------------------------------------------------------------------------------
 
 
-def _baselines(results: Results, summaries: list[Summary], notes: tuple[str, ...]) -> Table:
-    scores = mean_scores(results.rows)
+def _baselines(summaries: list[Summary], notes: tuple[str, ...]) -> Table:
+    scores = scores_of(summaries)
     frame, display = [], []
     chosen = _beside_baselines(summaries)
     for summary in chosen:
@@ -73,7 +73,7 @@ def _baselines(results: Results, summaries: list[Summary], notes: tuple[str, ...
         title="Models that see almost nothing, beside the best cell of each model (95 % interval).",
         notes=(
             *notes,
-            *_baseline_sentences(results, summaries),
+            *_baseline_sentences(summaries),
             "all are trained on the same rows and judged on the same; over majority: accuracy − that of a model that "
             "sees nothing; the best cell is the one of the highest accuracy on the test rows themselves",
             *status_notes(chosen),
@@ -101,8 +101,8 @@ def _beside_baselines(summaries: list[Summary]) -> list[Summary]:
     return chosen
 
 
-def _baseline_sentences(results: Results, summaries: list[Summary]) -> list[str]:
-    scores, sentences = mean_scores(results.rows), []
+def _baseline_sentences(summaries: list[Summary]) -> list[str]:
+    scores, sentences = scores_of(summaries), []
     for protocol in dict.fromkeys(summary.protocol for summary in summaries):
         chosen = [one for one in _beside_baselines(summaries) if one.protocol == protocol]
         reached = {one.cell: _plain(scores, protocol, one.cell) for one in chosen if one.cell in SEES}
@@ -126,7 +126,7 @@ def _baseline_sentences(results: Results, summaries: list[Summary]) -> list[str]
 
 
 def _transfer(results: Results, summaries: list[Summary], notes: tuple[str, ...]) -> Table:
-    scores = mean_scores(results.rows)
+    scores = scores_of(summaries)
     frame, display, chosen = [], [], []
     for summary in of_models(summaries, "transfer"):
         here, there = _directions(summary.cell)
@@ -166,7 +166,7 @@ def _transfer(results: Results, summaries: list[Summary], notes: tuple[str, ...]
 
 
 def _transfer_sentences(results: Results, summaries: list[Summary]) -> list[str]:
-    scores, sentences = mean_scores(results.rows), []
+    scores, sentences = scores_of(summaries), []
     for summary in of_models(summaries, "transfer"):
         if not isinstance(summary.ours("accuracy"), float):
             continue

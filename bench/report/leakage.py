@@ -7,8 +7,8 @@ import pandas as pd
 from bench.report.layout import METRICS, NONE, Table, number
 from bench.report.notes import status_notes
 from bench.report.read import Results
-from bench.report.scores import Score, Scores, difference_of, mean_scores
-from bench.report.summary import Summary, union
+from bench.report.scores import Score, Scores, difference_of, scores_of
+from bench.report.summary import Summary
 from fusion.split import PROTOCOLS
 from fusion.straddling import ANY, COPIES, IDENTICAL, JOINED, KINDS
 
@@ -29,9 +29,9 @@ DUPLICATE_COLUMNS = (
 )
 
 
-def leakage_gap(results: Results, summaries: list[Summary], notes: tuple[str, ...]) -> Table:
+def leakage_gap(summaries: list[Summary], notes: tuple[str, ...]) -> Table:
     """Return accuracy and AUC of every cell under both protocols, and their differences with intervals."""
-    scores = mean_scores(results.rows)
+    scores = scores_of(summaries)
     by_cell: dict[str, dict[str, Summary]] = {}
     for summary in summaries:
         by_cell.setdefault(summary.cell, {})[summary.protocol] = summary
@@ -59,7 +59,7 @@ def leakage_gap(results: Results, summaries: list[Summary], notes: tuple[str, ..
         title="Leakage gap: accuracy and AUC under protocol paper, under clean, and paper − clean (95 % interval).",
         notes=(
             *notes,
-            *gap_sentences(results),
+            *gap_sentences(summaries),
             *(GAP_NOTES if pairs else ()),
             *(status_notes([one for both in pairs.values() for one in both.values()]) if pairs else ()),
         ),
@@ -70,15 +70,15 @@ def leakage_gap(results: Results, summaries: list[Summary], notes: tuple[str, ..
     )
 
 
-def gap_sentences(results: Results) -> list[str]:
+def gap_sentences(summaries: list[Summary]) -> list[str]:
     """Return one sentence on the leakage gap of Models 1 to 3, or on how to get it."""
-    protocols = union(results.run["protocols"], results.rows["protocol"])
+    protocols = {summary.protocol for summary in summaries}
     if missing := [name for name in PROTOCOLS if name not in protocols]:
         return [
             f"leakage gap: protocol {' and '.join(missing)} was not run; the same 'fusebench run' with --protocol both "
             "adds it, and with it the part of every score that is leakage"
         ]
-    scores = mean_scores(results.rows)
+    scores = scores_of(summaries)
     gaps = {cell: gap for cell, gap in _gaps(scores).items() if cell.partition("/")[0] in MODELS}
     if not gaps:
         return ["leakage gap: no cell of Models 1 to 3 is done under both protocols"]

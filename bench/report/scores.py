@@ -1,11 +1,11 @@
 """One score of one cell with its interval, over the seeds, and the difference of two."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pandas as pd
-
 from bench.report.layout import METRICS, number
+from bench.report.summary import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +31,17 @@ class Score:
 
 
 Scores = dict[tuple[str, str, str], Score]
-"""Protocol, cell and metric -> the mean of the value and of the ends of its interval over the seeds."""
+"""Protocol, cell and metric -> its mean over the seeds, with the interval of that mean."""
 
 
-def mean_scores(rows: pd.DataFrame) -> Scores:
-    """Return the scores of the finished cells of ``rows``; NaN where one is undefined for any seed."""
-    whole = rows["subset"] == "all" if "subset" in rows else True
-    done = rows[(rows["status"] == "done") & rows["metric"].isin(list(METRICS)) & whole]
-    numbers, keys = ["value", "low", "high"], ["protocol", "cell", "metric"]
-    means = done.groupby(keys, as_index=False)[numbers].agg(_mean)
+def scores_of(summaries: Iterable[Summary]) -> Scores:
+    """Return the scores of the cells that are done; NaN where one is undefined for any seed."""
     return {
-        (row["protocol"], row["cell"], row["metric"]): Score(value=row["value"], low=row["low"], high=row["high"])
-        for row in means.to_dict("records")
+        (summary.protocol, summary.cell, metric): Score(value=value, low=low, high=high)
+        for summary in summaries
+        for metric, value in summary.values.items()
+        for low, high in [summary.intervals[metric]]
     }
-
-
-def _mean(values: pd.Series) -> float:
-    return float(values.mean(skipna=False))
 
 
 def difference_of(first: Score, second: Score) -> Score:

@@ -10,6 +10,7 @@ from report_rows import failed, row_of, scores, shown_in, tables_of, write_cell,
 from bench.report import read_results
 from bench.report.leakage import duplicate_sentences, gap_sentences
 from bench.report.read_straddling import STRADDLING, read_straddling
+from bench.report.summary import summarise
 from fusion.errors import UserError
 from fusion.straddling import COLUMNS
 
@@ -72,7 +73,8 @@ def test_a_cell_that_failed_once_has_no_gap_but_a_reason(two_protocols: Path) ->
 
 
 def test_the_sentence_counts_the_cells_that_are_sure(two_protocols: Path) -> None:
-    (sentence,) = gap_sentences(read_results(two_protocols))
+    results = read_results(two_protocols)
+    (sentence,) = gap_sentences(summarise(results.run, results.rows))
     assert sentence == (
         "leakage gap: over 2 cells of Models 1 to 3 accuracy under protocol paper differs from that under clean by "
         "+0.090 on average, and at most by +0.200 (+0.129 to +0.271) (model1/resnet50+lr); the interval of 1 of them "

@@ -1,10 +1,10 @@
 import math
 
-import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from bench.report.scores import Score, difference_of, mean_scores
+from bench.report.scores import Score, difference_of, scores_of
+from bench.report.summary import Summary
 
 
 def wilson(hits: int, of: int) -> Score:
@@ -37,22 +37,19 @@ def test_without_an_interval_there_is_a_difference_all_the_same() -> None:
     assert math.isnan(gap.high)
 
 
-def test_scores_are_means_over_the_seeds_and_nan_if_one_is() -> None:
-    rows = pd.DataFrame(
-        [("x", "paper", s, "done", "accuracy", v, v - 0.1, v + 0.1) for s, v in ((0, 0.7), (1, 0.9))]
-        + [("x", "paper", s, "done", "auc", v, math.nan, 1.0) for s, v in ((0, 0.7), (1, math.nan))]
-        + [("x", "paper", 0, "done", "wall_s", 5.0, math.nan, math.nan)]
-        + [("y", "paper", 0, "failed", "", math.nan, math.nan, math.nan)],
-        columns=["cell", "protocol", "seed", "status", "metric", "value", "low", "high"],
+def test_scores_are_those_of_the_cells_that_are_done() -> None:
+    done = Summary(
+        protocol="paper",
+        cell="x",
+        status="done",
+        values={"accuracy": 0.8, "auc": math.nan},
+        intervals={"accuracy": (0.7, 0.9), "auc": (math.nan, math.nan)},
     )
-    scores = mean_scores(rows)
+    scores = scores_of([done, Summary(protocol="paper", cell="y", status="failed")])
     assert scores.keys() == {("paper", "x", "accuracy"), ("paper", "x", "auc")}
-    accuracy = scores["paper", "x", "accuracy"]
-    assert (accuracy.value, accuracy.low, accuracy.high) == pytest.approx((0.8, 0.7, 0.9))
+    assert scores["paper", "x", "accuracy"] == Score(value=0.8, low=0.7, high=0.9)
     assert math.isnan(scores["paper", "x", "auc"].value)
-    assert mean_scores(rows.iloc[:0]) == {}
-    part = rows.iloc[[0]].assign(value=0.1, subset="source=busi")
-    assert mean_scores(pd.concat([rows.assign(subset="all"), part]))["paper", "x", "accuracy"] == accuracy
+    assert scores_of([]) == {}
 
 
 @pytest.mark.parametrize(
