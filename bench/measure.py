@@ -258,5 +258,7 @@ def _chosen(run: dict[str, Any], done: list[dict[str, Any]], plan: Plan) -> list
     if not chosen:
         names = ", ".join(dict.fromkeys(cell["cell"] for cell in done)) or "none"
         asked = f"no finished cell fits {' '.join(plan.only)}" if plan.only else "there is no finished cell"
-        raise UserError(f"{asked}; baselines have no network to measure; finished are: {names[:300]}")
+        if any(pattern.startswith("baseline/") for pattern in plan.only):
+            asked += "; baselines have no network to measure"
+        raise UserError(f"{asked}; finished are: {names[:300]}")
     return chosen
