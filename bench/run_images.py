@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from bench.cell import Job, Settings
+from bench.image_files import CALIBRATION, TEST, images_folder, read_judged, row_file
 from bench.store import cell_folder
 from fusion.errors import UserError
-from fusion.files import content_hash, make_folder, read_json, share, sync
+from fusion.files import make_folder, share, sync
 from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
 from fusion.split import split_rows
 
-TEST, CALIBRATION = "test", "calibration"
 CALIBRATION_ROWS = 64
 BATCH = 64
 
@@ -57,7 +56,7 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     Raises:
         UserError: they can't be written.
     """
-    folder, cell = _folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
+    folder, cell = images_folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
     split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
@@ -98,9 +97,9 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
     Raises:
         UserError: the cell's predictions are damaged, or its images are missing.
     """
-    predictions = _predictions(cell)
-    folder = _folder(run, cell)
-    files = [folder / TEST / f"{number:05}.png" for number in range(len(predictions))]
+    predictions = read_judged(cell)
+    folder = images_folder(run, cell)
+    files = [row_file(folder, number) for number in range(len(predictions))]
     missing = next((file for file in files if not file.is_file()), None)
     if missing:
         raise UserError(f"{missing} is missing: call the same 'fusebench run' again, which writes it from the data")
@@ -111,24 +110,3 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
         probability=predictions["probability"].to_numpy(),
         unaugmented=predictions["copy"].to_numpy() == 0,
     )
-
-
-def _folder(run: Path, cell: Path) -> Path:
-    rows = _predictions(cell)[["image_id", "copy"]].to_csv(index=False)
-    defined = read_json(cell / "cell.json", "a finished cell")
-    try:
-        # what a cell is trained on decides its calibration rows
-        trained_on = [defined["cell"][key] for key in ("modality", "augmented")]
-        pixels = [defined["data_hash"], *(defined["constants"][key] for key in ("augmentation", "folds"))]
-        name = f"{defined['protocol']}-{defined['seed']}"
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{cell / 'cell.json'} is damaged (it lacks {error}); delete {cell} to run it again") from None
-    return run / "images" / f"{name}-{content_hash([rows, trained_on, pixels])[:12]}"
-
-
-def _predictions(cell: Path) -> pd.DataFrame:
-    path = cell / "predictions.parquet"
-    try:
-        return pd.read_parquet(path, columns=["image_id", "copy", "label", "probability"])
-    except Exception as error:  # pyarrow raises many kinds
-        raise UserError(f"{path} is missing or damaged: {' '.join(str(error).split())[:120]}") from None
