@@ -20,6 +20,7 @@ PARETO_COLUMNS = (
     *("protocol", "cell", "family", "machine", "engine", "precision"),
     *("accuracy", "accuracy_low", "accuracy_high", "latency_p50_ms", "parameter_mib", "on_front"),
 )
+ENGINE_KEYS = ["protocol", "cell", "engine", "precision", "latency_p50_ms"]
 SEEDS_RULE = (
     "several seeds: the mean true positive rate at each false positive rate (vertical averaging, Fawcett 2006) and the "
     "mean AUC; the ends of band and interval are averaged as well"
@@ -77,25 +78,22 @@ def pareto_points(tables: dict[str, Table]) -> pd.DataFrame:
         tables: from ``build_tables``.
     """
     board, engines = tables["leaderboard"].frame, tables["engines"].frame
-    columns = ["accuracy_ours", "latency_p50_ms", "parameter_mib"]
-    # both tables write a latency in the same digits
-    keys = ["protocol", "cell", "latency_engine", "latency_precision", "latency_p50_ms"]
-    timed = engines[engines["batch"] == BATCH].rename(
-        columns={"engine": "latency_engine", "precision": "latency_precision"}
-    )
-    timed = timed[timed["latency_p50_ms"].notna()].drop_duplicates(keys)[[*keys, "machine"]]
-    complete = board[np.isfinite(board[columns].astype(float)).all(axis=1)]
-    points = complete.merge(timed, on=keys, how="left")
-    points = points.rename(
+    # both tables hold the very same number of a latency
+    of_engines = engines.loc[engines["batch"] == BATCH, [*ENGINE_KEYS, "machine"]].itertuples(index=False, name=None)
+    machines = {tuple(keys): machine for *keys, machine in of_engines}
+    measured = ["accuracy_ours", "latency_p50_ms", "parameter_mib"]
+    complete = board[measured].astype(float).map(math.isfinite).all(axis=1)
+    points = board.loc[complete].rename(
         columns={"accuracy_ours": "accuracy", "latency_engine": "engine", "latency_precision": "precision"}
     )
-    points["machine"] = points["machine"].fillna("")
+    keys = points[ENGINE_KEYS].itertuples(index=False, name=None)
+    points["machine"] = [machines.get(key, "") for key in keys]
     points["family"] = [family(cell) for cell in points["cell"]]
     points["on_front"] = False
     for _, group in points.groupby("protocol", sort=False):
         better = np.column_stack([group["accuracy"], -group["latency_p50_ms"], -group["parameter_mib"]]).astype(float)
         points.loc[group.index, "on_front"] = pareto_front(better)
-    return points[list(PARETO_COLUMNS)]
+    return points[list(PARETO_COLUMNS)].reset_index(drop=True)
 
 
 def pareto_front(values: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
 from bench.report.curves import family
-from bench.report.figures.style import GREY, WIDTH, Drawing, LeftOutError, cell_name, new_canvas
+from bench.report.figures.style import GREY, WIDTH, Drawing, LeftOutError, cell_name, in_run_order, new_canvas
 from bench.report.layout import NONE, Table, one_line
 from bench.report.read import Results
-from bench.report.summary import union
 
 COLUMNS = 8
 MOST_CELLS = 120
@@ -44,9 +43,8 @@ def draw_confusion(run_dir: Path, results: Results, tables: dict[str, Table], pr
         raise LeftOutError(f"no cell is finished under protocol {protocol}")
     if len(counts) > MOST_CELLS:
         raise LeftOutError(f"{len(counts)} cells are more than the {MOST_CELLS} a figure shows")
-    order = union([cell for cell in results.run["cells"] if cell in counts], counts)
     families: dict[str, list[str]] = {}
-    for cell in order:
+    for cell in in_run_order(results.run, counts):
         families.setdefault(family(cell), []).append(cell)
     places, rows = _places(families)
     height = rows * PITCH[1] + 0.1

@@ -17,6 +17,7 @@ from bench.report.figures.style import (
     Drawing,
     LeftOutError,
     clear,
+    in_run_order,
     panel_and_series,
     panels,
     printed,
@@ -43,7 +44,7 @@ def draw_roc(family: str, run_dir: Path, results: Results, tables: dict[str, Tab
     points = roc_points(results)
     points = points[points["protocol"] == protocol]
     chosen = points[points["family"] == family]
-    cells = list(chosen["cell"].unique())
+    cells = in_run_order(results.run, chosen["cell"])
     if not cells:
         raise LeftOutError(f"no cell of {family} is finished under protocol {protocol}")
     if len(cells) > MOST_CURVES:
@@ -57,7 +58,11 @@ def draw_roc(family: str, run_dir: Path, results: Results, tables: dict[str, Tab
     rows = math.ceil(len(groups) / columns)
     below = 0.44 + LINE * (1 + max(len(group) for group in groups.values()) + bool(len(reference)))
     canvas, axes = panels(
-        rows, columns, panel=(1.8, 1.8), gap=(0.45, [0.3 + below] * (rows - 1)), margin=(0.55, 0.35, 0.26, below + 0.05)
+        rows,
+        columns,
+        panel=(1.78, 1.78),
+        gap=(0.5, [0.3 + below] * (rows - 1)),
+        margin=(0.55, 0.31, 0.26, below + 0.05),
     )
     for place, panel in enumerate(axes.flat):
         if place >= len(groups):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.image_files import AUGMENTATION, AUGMENTATION_FACTS, images_folder, row_file
-from bench.report.figures.style import GREY, Drawing, LeftOutError, clear, panels
+from bench.report.figures.style import Drawing, LeftOutError, clear, panels
 from bench.report.layout import Table, one_line
 from bench.report.read import Results
 from bench.store import cell_folder
@@ -57,7 +57,7 @@ def draw_samples(run_dir: Path, results: Results, tables: dict[str, Table], prot
             if row == 0:
                 first.text(0, 1.22, name, transform=first.transAxes, fontsize=8, fontweight="bold")
             for panel, image in zip(axes[row, label * EACH :], chosen.to_dict("records"), strict=False):
-                _show(panel, _pixels(run_dir, row_file(folder, image["row"]), results), str(image["image_id"]))
+                _show(panel, _pixels(run_dir, row_file(folder, image["row"]), results), _end_of(image["image_id"]))
         axes[row, 0].text(
             *(-0.08, 0.5, one_line(source, 24)),
             transform=axes[row, 0].transAxes,
@@ -99,7 +99,7 @@ def draw_augmentation(run_dir: Path, results: Results, tables: dict[str, Table],
     for number, panel in enumerate(axes.flat):
         clear(panel)
         if number < len(captions):
-            _show(panel, _pixels(run_dir, folder / f"{number}.png", results), captions[number], length=80, size=6.5)
+            _show(panel, _pixels(run_dir, folder / f"{number}.png", results), captions[number], size=6.5)
     return Drawing(
         canvas=canvas,
         caption=f"{'Phantom, not a patient' if synthetic else TERMS}. {one_line(str(image_id), 60)} of "
@@ -140,7 +140,12 @@ def _pixels(run_dir: Path, path: Path, results: Results) -> np.ndarray:
     return grey
 
 
-def _show(panel: Any, grey: np.ndarray, title: str, length: int = ID_LENGTH, size: float = 5.5) -> None:
+def _show(panel: Any, grey: np.ndarray, title: str, size: float = 5.5) -> None:
     panel.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="none")
-    lines = [one_line(line, length) for line in title.split("\n")]
-    panel.set_title("\n".join(lines), loc="left", fontsize=size, pad=2, color="#222222" if lines else GREY)
+    panel.set_title(title, loc="left", fontsize=size, pad=2)
+
+
+def _end_of(name: str) -> str:
+    """Return the end of a long name, which tells images of one folder apart."""
+    line = one_line(name)
+    return line if len(line) <= ID_LENGTH else "…" + line[1 - ID_LENGTH :]

@@ -1,7 +1,7 @@
 """One look for all figures: colours, line styles, sizes, and the frame with title and warnings around the panels."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 
 from bench.paper import PRINTED_NAMES
 from bench.report.layout import one_line
+from bench.report.summary import union
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY, LIGHT = "#222222", "#767676", "#D0D0D0"
@@ -29,6 +30,8 @@ SERIES: tuple[tuple[str, Any, str], ...] = (
 grey print and colour-blind readers lose nothing."""
 WIDTH = 7.2
 """Inches: two columns of a journal's page."""
+NARROW = 3.4
+"""Inches: one column of it; no figure is narrower."""
 NAME_LENGTH = 48
 """Characters of a cell's name in a figure."""
 RC: dict[str, Any] = {
@@ -36,6 +39,7 @@ RC: dict[str, Any] = {
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica", "sans-serif"],
     "font.size": 7,
     "axes.titlesize": 7.5,
+    "axes.titley": 1.0,  # else matplotlib measures all ticks to find it
     "axes.labelsize": 7,
     "axes.linewidth": 0.6,
     "axes.edgecolor": GREY,
@@ -55,7 +59,7 @@ RC: dict[str, Any] = {
     "legend.fontsize": 6.5,
     "legend.title_fontsize": 6.5,
     "legend.frameon": False,
-    "legend.handlelength": 2.6,
+    "legend.handlelength": 2.2,
     "text.color": BLACK,
     "text.parse_math": False,  # a $ in a name is a $
     "savefig.dpi": 220,
@@ -111,7 +115,7 @@ def panels(
         margin: left, right, top (title and warnings come above it) and bottom.
     """
     left, right, top, bottom = margin
-    width = left + columns * panel[0] + (columns - 1) * gap[0] + right
+    width = max(NARROW, left + columns * panel[0] + (columns - 1) * gap[0] + right)
     height = top + rows * panel[1] + sum(gap[1]) + bottom
     canvas = new_canvas(height, width)
     axes = np.empty((rows, columns), dtype=object)
@@ -133,7 +137,7 @@ def add_head(canvas: Canvas, title: str, warnings: str) -> None:
     canvas.set_size_inches(width, height + added)
     share = height / (height + added)
     for axes in canvas.axes:
-        box = axes.get_position()
+        box = axes.get_position(original=True)  # else a square panel shrinks to what it had before
         axes.set_position((box.x0, box.y0 * share, box.width, box.height * share))
     for legend in canvas.legends:
         x, y = legend.get_bbox_to_anchor().transformed(canvas.transFigure.inverted()).min
@@ -147,6 +151,12 @@ def add_head(canvas: Canvas, title: str, warnings: str) -> None:
     canvas.text(x, y, "\n".join(lines), fontsize=9, fontweight="bold", **at)
     y -= 0.16 * len(lines) / (height + added)
     canvas.text(x, y, "\n".join(small), fontsize=6.5, color="#8A3B00", **at)
+
+
+def in_run_order(run: dict[str, Any], cells: Iterable[str]) -> list[str]:
+    """Return ``cells`` in the order the run planned them, then those it did not plan."""
+    found = union([], cells)
+    return [cell for cell in union(run["cells"], found) if cell in set(found)]
 
 
 def clear(axes: Axes) -> None:

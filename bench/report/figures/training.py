@@ -17,12 +17,14 @@ from bench.report.figures.style import (
     Drawing,
     LeftOutError,
     clear,
+    in_run_order,
     panel_and_series,
     panels,
     printed,
 )
 from bench.report.layout import Table
 from bench.report.read import Results
+from bench.report.summary import union
 
 COLUMNS = 5
 MOST_CELLS = 60
@@ -55,12 +57,14 @@ def draw_training(family: str, run_dir: Path, results: Results, tables: dict[str
     if len(histories) > MOST_CELLS:
         raise LeftOutError(f"{len(histories)} cells of {family} are more than the {MOST_CELLS} a figure shows")
     # one row of panels for each optimizer, a column for each backbone
-    order = list(dict.fromkeys(panel_and_series(cell)[1] for cell in histories)) if family == "model2" else []
-    cells = sorted(histories, key=lambda cell: order.index(panel_and_series(cell)[1])) if order else list(histories)
+    cells = in_run_order(results.run, histories)
+    if family == "model2":
+        optimizers = union([], (panel_and_series(cell)[1] for cell in cells))
+        cells.sort(key=lambda cell: optimizers.index(panel_and_series(cell)[1]))
     columns = min(COLUMNS, len(cells))
     blocks = math.ceil(len(cells) / columns)
     gaps = [gap for _ in range(blocks) for gap in (0.1, 0.72)][:-1]
-    canvas, axes = panels(2 * blocks, columns, panel=(1.2, 0.72), gap=(0.12, gaps), margin=(0.55, 0.12, 0.36, 0.6))
+    canvas, axes = panels(2 * blocks, columns, panel=(1.2, 0.72), gap=(0.12, gaps), margin=(0.62, 0.08, 0.36, 0.6))
     losses = np.concatenate(
         [history[["train_loss", "validation_loss"]].to_numpy().ravel() for cell in cells for history in histories[cell]]
     )
@@ -81,14 +85,15 @@ def draw_training(family: str, run_dir: Path, results: Results, tables: dict[str
         accuracy.set_ylim(0, 1)
         accuracy.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         if column == 0:
-            loss.set_ylabel("Loss, nats")
-            accuracy.set_ylabel("Accuracy")
+            for panel, label in ((loss, "Loss, nats"), (accuracy, "Accuracy")):
+                panel.set_ylabel(label)
+                panel.yaxis.set_label_coords(-0.36, 0.5)
         else:
             loss.tick_params(labelleft=False)
             accuracy.tick_params(labelleft=False)
         loss.tick_params(labelbottom=False)
         accuracy.set_xlabel("Epoch", labelpad=1)
-    kept = Line2D([], [], color=BLACK, linestyle="none", marker="o", markersize=3.5, markerfacecolor="white")
+    kept = Line2D([], [], color=BLACK, linestyle="none", marker="o", markersize=4.5, markerfacecolor="none")
     height = canvas.get_size_inches()[1]
     canvas.legend(
         [*(Line2D([], [], **style) for style in LINES.values()), kept],
@@ -122,8 +127,8 @@ def _draw_cell(loss: Axes, accuracy: Axes, seeds: list[pd.DataFrame], last: floa
                     history["epoch"].iloc[kept],
                     history[f"validation_{kind}"].iloc[kept],
                     marker="o",
-                    markersize=3.5,
-                    markerfacecolor="white",
+                    markersize=4.5,
+                    markerfacecolor="none",
                     markeredgecolor=BLACK,
                     zorder=3,
                 )
@@ -136,7 +141,7 @@ def _draw_cell(loss: Axes, accuracy: Axes, seeds: list[pd.DataFrame], last: floa
 def _loss_axis(axes: Axes, low: float, high: float, is_log: bool) -> None:
     if is_log:
         axes.set_yscale("log", nonpositive="clip")
-        axes.set_ylim(low / 1.3, high * 1.3)
+        axes.set_ylim(low / 1.6, high * 1.6)
         axes.yaxis.set_major_locator(LogLocator(numticks=4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
