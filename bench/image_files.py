@@ -7,24 +7,24 @@ import pandas as pd
 from fusion.errors import UserError
 from fusion.files import content_hash, read_json
 
-TEST, CALIBRATION = "test", "calibration"
+TEST = "test"
 AUGMENTATION = Path("images") / "augmentation"
 """Of a run's folder: ``0.png`` is an image, ``1.png`` ... its augmented copies."""
 AUGMENTATION_FACTS = "copies.json"
 """There: which image it is, and what was drawn for each copy."""
 
 
-def images_folder(run: Path, cell: Path) -> Path:
+def images_folder(run: Path, cell: Path, rows: pd.DataFrame) -> Path:
     """Return the folder of the test and calibration rows of a finished cell, named by what decides their pixels.
 
     Args:
         run: the run's folder.
         cell: the cell's folder in it.
+        rows: ``image_id`` and ``copy`` of its test rows, in the order of its predictions.
 
     Raises:
-        UserError: the cell's predictions or its definition are damaged.
+        UserError: the cell's definition is damaged.
     """
-    rows = read_judged(cell)[["image_id", "copy"]].to_csv(index=False)
     defined = read_json(cell / "cell.json", "a finished cell")
     try:
         # what a cell is trained on decides its calibration rows
@@ -33,22 +33,10 @@ def images_folder(run: Path, cell: Path) -> Path:
         name = f"{defined['protocol']}-{defined['seed']}"
     except (KeyError, TypeError) as error:
         raise UserError(f"{cell / 'cell.json'} is damaged (it lacks {error}); delete {cell} to run it again") from None
-    return run / "images" / f"{name}-{content_hash([rows, trained_on, pixels])[:12]}"
+    content = [rows[["image_id", "copy"]].to_csv(index=False), trained_on, pixels]
+    return run / "images" / f"{name}-{content_hash(content)[:12]}"
 
 
 def row_file(folder: Path, row: int) -> Path:
-    """Return the file of a row, counted in the order of the cell's predictions."""
+    """Return the file of a test row, counted in the order of the cell's predictions."""
     return folder / TEST / f"{row:05}.png"
-
-
-def read_judged(cell: Path) -> pd.DataFrame:
-    """Return ``image_id, copy, label, probability`` of a finished cell's test rows.
-
-    Raises:
-        UserError: they are missing or damaged.
-    """
-    path = cell / "predictions.parquet"
-    try:
-        return pd.read_parquet(path, columns=["image_id", "copy", "label", "probability"])
-    except Exception as error:  # pyarrow raises many kinds
-        raise UserError(f"{path} is missing or damaged: {' '.join(str(error).split())[:120]}") from None

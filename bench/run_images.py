@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from bench.cell import Job, Settings
-from bench.image_files import CALIBRATION, TEST, images_folder, read_judged, row_file
+from bench.image_files import TEST, images_folder, row_file
 from bench.store import cell_folder
 from fusion.errors import UserError
 from fusion.files import make_folder, share, sync
@@ -22,6 +23,7 @@ from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
 from fusion.split import split_rows
 
+CALIBRATION = "calibration"
 CALIBRATION_ROWS = 64
 BATCH = 64
 
@@ -56,7 +58,7 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     Raises:
         UserError: they can't be written.
     """
-    folder, cell = images_folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
+    folder, cell = _folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name)), job.cell
     split = split_rows(prepared.catalog, job.protocol, job.seed, modality=cell.modality, augmented=cell.augmented)
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
@@ -97,8 +99,8 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
     Raises:
         UserError: the cell's predictions are damaged, or its images are missing.
     """
-    predictions = read_judged(cell)
-    folder = images_folder(run, cell)
+    predictions = _predictions(cell)
+    folder = _folder(run, cell)
     files = [row_file(folder, number) for number in range(len(predictions))]
     missing = next((file for file in files if not file.is_file()), None)
     if missing:
@@ -110,3 +112,15 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
         probability=predictions["probability"].to_numpy(),
         unaugmented=predictions["copy"].to_numpy() == 0,
     )
+
+
+def _folder(run: Path, cell: Path) -> Path:
+    return images_folder(run, cell, _predictions(cell))
+
+
+def _predictions(cell: Path) -> pd.DataFrame:
+    path = cell / "predictions.parquet"
+    try:
+        return pd.read_parquet(path, columns=["image_id", "copy", "label", "probability"])
+    except Exception as error:  # pyarrow raises many kinds
+        raise UserError(f"{path} is missing or damaged: {' '.join(str(error).split())[:120]}") from None

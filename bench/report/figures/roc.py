@@ -61,7 +61,7 @@ def draw_roc(family: str, run_dir: Path, results: Results, tables: dict[str, Tab
         rows,
         columns,
         panel=(1.78, 1.78),
-        gap=(0.5, [0.3 + below] * (rows - 1)),
+        gap=(0.5, [0.36 + below] * (rows - 1)),
         margin=(0.55, 0.31, 0.26, below + 0.05),
     )
     for place, panel in enumerate(axes.flat):

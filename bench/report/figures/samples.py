@@ -40,7 +40,7 @@ def draw_samples(run_dir: Path, results: Results, tables: dict[str, Table], prot
     images = predictions.assign(row=np.arange(len(predictions)))[predictions["copy"] == 0].sort_values("image_id")
     images = images.drop_duplicates(["source", "label", "group_id"])
     try:
-        folder = images_folder(run_dir, cell_folder(run_dir, *cell))
+        folder = images_folder(run_dir, cell_folder(run_dir, *cell), predictions)
     except UserError as reason:
         raise LeftOutError(str(reason)) from None
     sources = sorted(images["source"].unique())
