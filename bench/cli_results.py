@@ -172,7 +172,7 @@ def predict(
 def report(
     results: Results,
 ) -> None:
-    """Write all tables as csv, Markdown and LaTeX, ours beside the paper's, and print them."""
+    """Write all tables as csv, Markdown and LaTeX, ours beside the paper's, and print them; draw all figures."""
     _report(results, ())
 
 
@@ -199,7 +199,12 @@ def _report(results: Path, shown: tuple[str, ...]) -> None:
     from bench.report import terminal_table, write_report
 
     console = Console()
-    for name, table in write_report(results).items():
+    report = write_report(results)
+    for name, table in report.tables.items():
         if name in shown or not shown:
             console.print(terminal_table(table))
-    print_next(f"open {results / 'tables'}/ (csv, Markdown, LaTeX)")
+    for figure in report.figures:
+        if figure.reason:
+            text = f"figure {figure.name} left out: {figure.reason}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    print_next(f"open {results / 'tables'}/ (csv, Markdown, LaTeX) and {results / 'figures'}/ (SVG, PNG, captions.md)")

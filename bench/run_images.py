@@ -15,13 +15,14 @@ import pandas as pd
 from PIL import Image
 
 from bench.cell import Job, Settings, rows_of
+from bench.image_files import TEST, images_folder, row_file
 from bench.store import cell_folder
 from fusion.errors import UserError
-from fusion.files import content_hash, make_folder, read_json, share, sync
+from fusion.files import make_folder, share, sync
 from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
 
-TEST, CALIBRATION = "test", "calibration"
+CALIBRATION = "calibration"
 CALIBRATION_ROWS = 64
 BATCH = 64
 
@@ -101,7 +102,7 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
     """
     predictions = _predictions(cell)
     folder = _folder(run, cell)
-    files = [folder / TEST / f"{number:05}.png" for number in range(len(predictions))]
+    files = [row_file(folder, number) for number in range(len(predictions))]
     missing = next((file for file in files if not file.is_file()), None)
     if missing:
         raise UserError(f"{missing} is missing: call the same 'fusebench run' again, which writes it from the data")
@@ -116,16 +117,7 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
 
 
 def _folder(run: Path, cell: Path) -> Path:
-    rows = _predictions(cell)[["image_id", "copy"]].to_csv(index=False)
-    defined = read_json(cell / "cell.json", "a finished cell")
-    try:
-        # what a cell is trained on decides its calibration rows
-        trained_on = [defined["cell"][key] for key in ("modality", "augmented")]
-        pixels = [defined["data_hash"], *(defined["constants"][key] for key in ("augmentation", "folds"))]
-        name = f"{defined['protocol']}-{defined['seed']}"
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{cell / 'cell.json'} is damaged (it lacks {error}); delete {cell} to run it again") from None
-    return run / "images" / f"{name}-{content_hash([rows, trained_on, pixels])[:12]}"
+    return images_folder(run, cell, _predictions(cell))
 
 
 def _predictions(cell: Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
+from bench.augmented_image import write_augmented_image
 from bench.cell import FORMAT, Job, Outcome, Settings, compute, definition
 from bench.environment import describe_environment, set_numerics
 from bench.evaluate import prediction_frame
@@ -95,6 +96,7 @@ def run(
     with sole_writer(out):
         written = _write_run(out, matrix, jobs, prepared, settings, environment)
         _write_straddling(out, prepared, written["protocols"], written["seeds"])
+        write_augmented_image(prepared, out, settings, seeds[0])
         return _run_jobs(jobs, definitions, prepared, out, settings, environment, progress, finished)
 
 

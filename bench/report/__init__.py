@@ -1,6 +1,8 @@
-"""Tables made from result rows; imports no model code."""
+"""Tables and figures made from what a run has left; imports no model code."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.report.audit import audit_tables
 from bench.report.audit_summary import audit_summary
@@ -11,7 +13,11 @@ from bench.report.predictions import prediction_table
 from bench.report.read import Results, read_measurements, read_results, read_rows, read_run
 from bench.report.tables import build_tables, prepared_table
 
+if TYPE_CHECKING:
+    from bench.report.figures import Figure
+
 __all__ = [
+    "Report",
     "Results",
     "Table",
     "audit_summary",
@@ -27,16 +33,44 @@ __all__ = [
     "terminal_table",
     "write_report",
     "write_table",
+    "write_tables",
 ]
 
 
-def write_report(run_dir: Path) -> dict[str, Table]:
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was written of a run."""
+
+    tables: dict[str, Table]
+    """By name."""
+    figures: "list[Figure]"
+    """Those left out, too."""
+
+
+def write_report(run_dir: Path) -> Report:
+    """Write every table and figure of the run in ``run_dir``, to ``run_dir/tables/`` and ``run_dir/figures/``.
+
+    Raises:
+        UserError: ``run_dir`` is not a run folder, one of its files is damaged, or a file cannot be written.
+    """
+    from bench.report.figures import write_figures  # matplotlib takes a second to come
+
+    results = read_results(run_dir)
+    tables = _write_tables(run_dir, results)
+    return Report(tables=tables, figures=write_figures(run_dir, results, tables))
+
+
+def write_tables(run_dir: Path) -> dict[str, Table]:
     """Write every table of the run in ``run_dir`` to ``run_dir/tables/`` and return the tables by name.
 
     Raises:
-        UserError: ``run_dir`` is not a run folder, one of its files is damaged, or ``tables/`` cannot be written.
+        UserError: as ``write_report``.
     """
-    tables = build_tables(read_results(run_dir))
+    return _write_tables(run_dir, read_results(run_dir))
+
+
+def _write_tables(run_dir: Path, results: Results) -> dict[str, Table]:
+    tables = build_tables(results)
     for table in tables.values():
         write_table(table, run_dir / "tables")
     return tables

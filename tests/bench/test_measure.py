@@ -22,7 +22,7 @@ from bench.environment import describe_environment
 from bench.measure import Plan, Summary, measure
 from bench.onnx_file import read_onnx
 from bench.predict import predict
-from bench.report import read_measurements, write_report
+from bench.report import read_measurements, write_tables
 from bench.sessions import ENGINES
 from fusion.errors import UserError
 
@@ -192,7 +192,7 @@ def test_rows_of_another_machine_stay(copied: Path, monkeypatch: pytest.MonkeyPa
     assert rows["machine"].nunique() == 2
     kept = rows[rows["environment_hash"] == before["environment_hash"].iloc[0]]
     pd.testing.assert_frame_equal(kept.reset_index(drop=True), before.reset_index(drop=True))
-    assert set(write_report(copied)["engines"].display["Machine"]) == set(rows["machine"])
+    assert set(write_tables(copied)["engines"].display["Machine"]) == set(rows["machine"])
 
 
 def test_other_weights_than_the_run_had_are_refused_before_any_timing(copied: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_engine_with_other_answers_is_kept_and_not_ranked(copied: Path) -> No
             tensor.raw_data = np.frombuffer(tensor.raw_data, dtype=np.float32).__mul__(0.1).astype(np.float32).tobytes()
     path.write_bytes(model.SerializeToString())
     silently(copied, only=[SMALL], again=True, engines=["pytorch-cpu", "onnxruntime-cpu"])
-    table = write_report(copied)["engines"].frame.query(f"cell == '{SMALL}' and engine == 'onnxruntime-cpu'")
+    table = write_tables(copied)["engines"].frame.query(f"cell == '{SMALL}' and engine == 'onnxruntime-cpu'")
     fp32 = table[table["precision"] == "fp32"]
     assert set(fp32["status"]) == {"beyond tolerance"}
     assert fp32["rank"].isna().all()

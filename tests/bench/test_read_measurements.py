@@ -10,7 +10,7 @@ from measured_rows import CNN, CPU, GPU, SVM, engine, measure, two_machines
 from report_rows import tables_of
 
 from bench.engine_rows import ENGINE_COLUMNS, ENGINE_METRICS, ENVIRONMENT, MEASUREMENTS, STATUSES, machine_folder
-from bench.report import read_measurements, write_report
+from bench.report import read_measurements, write_tables
 from fusion.errors import UserError
 from fusion.files import content_hash
 
@@ -99,7 +99,7 @@ def test_a_damaged_environment_is_named(bare_run: Path, content: str | None, mes
     if content is not None:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        write_report(bare_run)
+        write_tables(bare_run)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from report_rows import counts, run_json, scores, write_cell, write_run
 
-from bench.report import read_rows, read_run, write_report
+from bench.report import read_rows, read_run, write_tables
 from bench.store import ROW_COLUMNS
 from fusion.errors import UserError
 
@@ -69,7 +69,7 @@ def test_a_copy_of_a_cell_is_refused(scored_run: Path) -> None:
     (cell, *_) = folder.iterdir()
     shutil.copytree(cell, folder / f"{cell.name}.bak")
     with pytest.raises(UserError, match="does not belong here"):
-        write_report(scored_run)
+        write_tables(scored_run)
 
 
 def test_a_metric_given_twice_is_refused(scored_run: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_metric_given_twice_is_refused(scored_run: Path) -> None:
     lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
     rows.write_text("".join([*lines, lines[1]]), encoding="utf-8")
     with pytest.raises(UserError, match="occurs twice"):
-        write_report(scored_run)
+        write_tables(scored_run)
 
 
 def test_the_readme_describes_every_column() -> None:

@@ -24,7 +24,7 @@ from report_rows import (
 
 from bench.audit import COLUMNS
 from bench.paper import SCORES
-from bench.report import build_tables, prepared_table, read_results, write_report
+from bench.report import build_tables, prepared_table, read_results, write_tables
 from bench.report.formats import to_latex
 
 TABLES = [
@@ -37,7 +37,7 @@ TABLES = [
 
 
 def test_every_table_is_built_and_written(scored_run: Path) -> None:
-    tables = write_report(scored_run)
+    tables = write_tables(scored_run)
     assert list(tables) == TABLES
     assert sorted(path.name for path in (scored_run / "tables").iterdir()) == sorted(
         f"{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex")
@@ -174,7 +174,7 @@ def test_a_metric_undefined_under_one_seed_has_no_mean(tmp_path: Path) -> None:
 
 
 def test_a_run_without_rows_or_cells_still_has_tables(tmp_path: Path) -> None:
-    tables = write_report(write_run(tmp_path, cells=["model1/mine+svm"]))
+    tables = write_tables(write_run(tmp_path, cells=["model1/mine+svm"]))
     assert shown_in(tables["table2"], "model1/mine+svm")["Acc."] == "not run / –"
     assert tables["table3"].frame.empty
     assert "no cell of this table belongs to this run" in tables["table3"].notes
@@ -186,7 +186,7 @@ def test_a_run_without_rows_or_cells_still_has_tables(tmp_path: Path) -> None:
 
 def test_phantoms_and_random_weights_are_named_in_every_table_and_file(tmp_path: Path) -> None:
     folder = write_run(tmp_path, weights="random", data={"synthetic_sources": ["rsna", "busi", "oasbud"]})
-    for name, table in write_report(folder).items():
+    for name, table in write_tables(folder).items():
         assert "phantom data: busi, oasbud, rsna — synthetic images, not patients" in table.notes
         assert "weights: random (not pre-trained): scores say nothing about the architectures" in table.notes
         assert any("malignant" in note for note in table.notes)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from report_rows import failed, printed, tables_of, write_cell, write_run
 
-from bench.report import Table, write_report, write_table
+from bench.report import Table, write_table, write_tables
 from bench.report.formats import to_csv, to_latex, to_markdown
 from bench.report.layout import compared, difference, number, one_line
 from fusion.errors import UserError
@@ -34,7 +34,7 @@ HOSTILE = [
 def test_a_hostile_reason_stays_text_in_every_format(tmp_path: Path, reason: str) -> None:
     folder = write_run(tmp_path, cells=["model1/resnet50+svm", "model1/resnet50+nb"])
     write_cell(folder, "model1/resnet50+svm", failed(reason))
-    table = write_report(folder)["table2"]
+    table = write_tables(folder)["table2"]
     written = {
         ending: (folder / "tables" / f"table2.{ending}").read_bytes().decode() for ending in ("csv", "md", "tex")
     }
@@ -83,7 +83,7 @@ def test_csv_defuses_text_and_leaves_numbers_alone() -> None:
 
 
 def test_csv_read_back_has_the_numbers(scored_run: Path) -> None:
-    for name, table in write_report(scored_run).items():
+    for name, table in write_tables(scored_run).items():
         back = pd.read_csv(scored_run / "tables" / f"{name}.csv")
         assert list(back) == list(table.frame)
         for column in table.frame.select_dtypes("number"):
@@ -120,7 +120,7 @@ def test_the_terminal_shows_every_row(scored_run: Path, width: int) -> None:
 def test_a_folder_that_cannot_be_written_is_refused(scored_run: Path) -> None:
     (scored_run / "tables").write_text("in the way")
     with pytest.raises(UserError, match=r"can't create the folder .*tables"):
-        write_report(scored_run)
+        write_tables(scored_run)
 
 
 def test_writing_leaves_nothing_but_the_tables(scored_run: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from measured_rows import SVM, engine, measure, refused, two_machines, write_results
 from report_rows import printed, tables_of, write_run
 
-from bench.report import Table, write_report
+from bench.report import Table, write_tables
 from bench.report.measured import three_digits
 
 HOSTILE = [
@@ -29,7 +29,7 @@ def test_hostile_text_stays_text_in_every_format(bare_run: Path, text: str) -> N
     environment = {"gpu": {"name": text}, "cpu": "", "cpu_cores": 1}
     rows = [*engine("pytorch-cuda", p50={1: 9.0}), refused("onnxruntime-cuda", text), refused(text, "no such engine")]
     measure(bare_run, SVM, [*rows, *engine(text, text, {1: 7.0})], environment)
-    for name, table in write_report(bare_run).items():
+    for name, table in write_tables(bare_run).items():
         if name not in ("table5", "engines", "leaderboard"):
             continue
         files = {
@@ -54,7 +54,7 @@ def test_hostile_text_stays_text_in_every_format(bare_run: Path, text: str) -> N
 def test_a_cell_whose_name_is_hostile_stays_text(bare_run: Path) -> None:
     cell = "model1/=x|<b>\x1b[31m%+svm"
     measure(bare_run, cell, engine("pytorch-cpu", p50={1: 9.0}))
-    tables = write_report(bare_run)
+    tables = write_tables(bare_run)
     assert tables["engines"].frame["cell"].tolist() == ["model1/=x|<b>%+svm"]
     for path in (bare_run / "tables").iterdir():
         assert "\x1b" not in path.read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def test_a_table_as_wide_as_the_terminal_is_not_broken() -> None:
 
 def test_csv_has_plain_numbers(bare_run: Path) -> None:
     two_machines(bare_run)
-    write_report(bare_run)
+    write_tables(bare_run)
     for name, numbers in (("engines", ("latency_p50_ms", "ratio_low", "rank")), ("table5", ("layers_ours", "macs"))):
         back = pd.read_csv(bare_run / "tables" / f"{name}.csv")
         assert all(pd.api.types.is_numeric_dtype(back[column]) for column in numbers)

@@ -6,7 +6,7 @@ from measured_rows import CNN, CPU, GPU, SVM, engine, measure, network, shown, w
 from report_rows import printed, tables_of
 
 from bench.engine_rows import ENGINE_COLUMNS
-from bench.report import Table, read_measurements, write_report
+from bench.report import Table, read_measurements, write_tables
 from bench.report.measured import NOTHING
 
 
@@ -15,7 +15,7 @@ def outdated_notes(table: Table) -> list[str]:
 
 
 def test_without_measurements_the_tables_say_what_to_do(bare_run: Path) -> None:
-    tables = write_report(bare_run)
+    tables = write_tables(bare_run)
     assert list(tables)[:8] == [*(f"table{number}" for number in range(1, 7)), "engines", "leaderboard"]
     assert tables["engines"].frame.empty
     assert list(tables["table5"].display["PyTorch, s"]) == ["not measured"] * 3
