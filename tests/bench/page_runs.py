@@ -1,10 +1,13 @@
-"""Runs whose page is looked at: one with names and reasons that would like to be markup."""
+"""A run with names and reasons that would like to be markup, and a page as a browser without scripts reads it."""
 
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 from measured_rows import CPU, engine, measure, network, refused
 from report_rows import failed, scores, write_cell, write_run
 
+VOID = {"meta", "img", "input", "br", "link", "hr"}
 ALERT = "<script>alert(1)</script>"
 HOSTILE_CELL = f"model2/{ALERT}+sgdm"
 IMAGE_CELL = 'model1/"><img src=x onerror=alert(2)>+svm'
@@ -36,3 +39,43 @@ def write_hostile_run(folder: Path) -> Path:
     slow = [*engine("pytorch-cpu", p50={1: 110.0}), *engine("onnxruntime-cpu", p50={1: 40.0}, ratio=2.75)]
     measure(run_dir, HOSTILE_CELL, [*network(100, 20.0), *slow, missing], here)
     return run_dir
+
+
+class Page(HTMLParser):
+    """A page's elements as a browser without scripts reads them; every element but the void ones must be closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[tuple[dict[str, str], str]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        assert len(found) == len(attrs)
+        self.elements.append((tag, found))
+        if tag == "script":
+            self.scripts.append((found, ""))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif data.strip():
+            self.texts.append(data.strip())
+
+    def all(self, tag: str) -> Iterator[dict[str, str]]:
+        return (attributes for found, attributes in self.elements if found == tag)
+
+    @property
+    def ids(self) -> list[str]:
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]

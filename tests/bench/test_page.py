@@ -4,65 +4,18 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import replace
-from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from page_runs import ALERT, FAILED, GOOD, HOSTILE_CELL, REASON, SOURCE, write_hostile_run
+from page_runs import ALERT, FAILED, GOOD, HOSTILE_CELL, REASON, SOURCE, Page, write_hostile_run
 from report_rows import scores, tables_of, write_cell, write_run
 
-from bench.report import read_results, write_report
-from bench.report.figures import Figure
+from bench.report import write_report
 from bench.report.layout import one_line
 from bench.report.page.provenance import Anchors
-from bench.report.page.render import MOST_PICTURES, Picture, embedded_json, render
-from bench.report.page.sections import NUMBER, SECTIONS, section_of, tables_in_order, view
-
-VOID = {"meta", "img", "input", "br", "link", "hr"}
-
-
-class Page(HTMLParser):
-    """A page's elements as a browser without scripts reads them; every element but the void ones must be closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[str] = []
-        self.scripts: list[tuple[dict[str, str], str]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        assert len(found) == len(attrs)
-        self.elements.append((tag, found))
-        if tag == "script":
-            self.scripts.append((found, ""))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-        elif data.strip():
-            self.texts.append(data.strip())
-
-    def all(self, tag: str) -> Iterator[dict[str, str]]:
-        return (attributes for found, attributes in self.elements if found == tag)
-
-    @property
-    def ids(self) -> list[str]:
-        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+from bench.report.page.render import embedded_json
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -193,107 +146,7 @@ def test_warnings_stand_in_the_head_and_beside_every_table_and_plot(page: Page) 
     assert any(text.startswith("phantom data: busi") for text in page.texts)
 
 
-# -- tables and sections ---------------------------------------------------------------------------------------------
-
-
-def test_numbers_are_sorted_by_what_their_column_shows(scored_run: Path) -> None:
-    for table in tables_of(scored_run).values():
-        shown = view(table, (), {}, scored_run)
-        for place, (heading, numeric) in enumerate(shown.headings):
-            cells = [row.cells[place] for row in shown.rows if row.cells[place].value is not None] if numeric else []
-            for cell in cells:
-                found = NUMBER.search(cell.text)
-                assert found, (table.name, heading, cell)
-                decimals = len(found[0].partition(".")[2])
-                scale = 1e9 if heading == "GMACs" else 1
-                assert float(found[0].replace("−", "-")) == pytest.approx(cell.value / scale, abs=0.51 * 10**-decimals)
-
-
-def test_a_table_no_section_names_is_not_lost(scored_run: Path) -> None:
-    tables = tables_of(scored_run)
-    new = replace(tables["table1"], name="something_new", title="Something new")
-    audit = replace(tables["table1"], name="audit_scores", title="An audit")
-    text = render(
-        scored_run, read_results(scored_run), {**tables, new.name: new, audit.name: audit}, audit=["A verdict."]
-    )
-    order = [text.index(f'id="{name}"') for name in ("leaderboard", "table-audit_scores", "table-something_new")]
-    assert order == sorted(order)
-    assert "A verdict." in text
-    assert section_of("no_name_at_all", "tables") == "other"
-    assert section_of("no_name_at_all", "figures") == "figures"
-    shown = [table.name for section in SECTIONS for table in tables_in_order(tables, section)]
-    assert sorted(shown) == sorted(tables)
-
-
-def test_a_table_without_rows_says_so(scored_run: Path) -> None:
-    tables = tables_of(scored_run)
-    empty = replace(tables["engines"], frame=tables["engines"].frame[:0], display=tables["engines"].display[:0])
-    text = render(scored_run, read_results(scored_run), {**tables, "engines": empty})
-    assert "no row</td>" in text
-    assert "No engine was measured." in text
-
-
-def test_subsets_of_the_test_rows_are_left_to_rows_csv(scored_run: Path) -> None:
-    results = read_results(scored_run)
-    twice = pd.concat([results.rows.assign(subset="all"), results.rows.assign(subset="source=busi", value=0.123456)])
-    text = render(scored_run, replace(results, rows=twice), tables_of(scored_run))
-    assert "0.1235" not in text
-
-
-# -- pictures --------------------------------------------------------------------------------------------------------
-
-
-def test_figures_and_pictures_are_part_of_the_page(scored_run: Path) -> None:
-    folder = scored_run / "figures"
-    folder.mkdir()
-    drawing = folder / "training_model2.svg"
-    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', encoding="utf-8")
-    photo = folder / "00001.png"
-    photo.write_bytes(b"\x89PNG")
-    figures = [
-        Figure(name="training_model2", title="Losses of <b>", caption="", svg=drawing),
-        Figure(name="samples", title="Samples", caption="", reason="images.parquet is missing"),
-    ]
-    pictures = [Picture(path=photo, caption=f"picture {number}") for number in range(MOST_PICTURES + 2)]
-    text = render(scored_run, read_results(scored_run), tables_of(scored_run), figures, pictures)
-    page = Page(text)
-    assert [image["src"].partition(",")[0] for image in page.all("img")] == [
-        *["data:image/png;base64"] * MOST_PICTURES,
-        "data:image/svg+xml;base64",
-    ]
-    assert "2 more pictures lie in the folder explanations/." in page.texts
-    assert "Samples is left out: images.parquet is missing." in page.texts
-    assert "Losses of <b>" in page.texts
-
-
-# -- looks -----------------------------------------------------------------------------------------------------------
-
-
-def luminance(colour: str) -> float:
-    """Return the relative luminance of ``#rrggbb`` (WCAG 2.2)."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_texts_and_lines_have_contrast_in_both_themes(theme: int) -> None:
-    css = files("bench.report.page").joinpath("page.css").read_text(encoding="utf-8")
-    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", css)
-    colours = {name: values[theme] for name, *values in pairs}
-    assert len(colours) == 20
-    for ink in ("ink", "quiet", "link", "bad", "good", "unsure"):
-        for paper in ("paper", "panel", "mark"):
-            assert contrast(colours[ink], colours[paper]) >= 4.5, (ink, paper)
-    assert contrast(colours["warn-ink"], colours["warn-paper"]) >= 4.5
-    for number in range(1, 9):
-        assert contrast(colours[f"series-{number}"], colours["paper"]) >= 3  # of lines, WCAG 1.4.11
-    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+# -- whole runs -------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_is_one_file_of_bounded_size(hostile_run: Path) -> None:

@@ -52,9 +52,8 @@ def _best(protocol: str, group: Any) -> list[str]:
     low, high = float(best["accuracy_low"]), float(best["accuracy_high"])
     interval = "" if math.isnan(low + high) else f" (95 % interval {number(low, 3)}–{number(high, 3)})"
     sentence = f"Best under {protocol}: {best['cell']} with accuracy {number(best['accuracy_ours'], 3)}{interval}"
-    if interval:
-        overlapping = int((ranked["accuracy_high"] >= low).sum()) - 1
-        sentence += f"; the intervals of {overlapping} of the other {len(ranked) - 1} ranked models overlap it"
+    if sharing := int((ranked["rank"] == best["rank"]).sum()) - 1:
+        sentence += f"; {sharing} others share its place, as no test tells them apart from it"
     return [sentence + "."]
 
 

@@ -13,7 +13,7 @@ from bench.report.curves import SEEDS_RULE, family, pareto_points, roc_points
 from bench.report.layout import NONE, Table, number, one_line
 from bench.report.measured import three_digits
 from bench.report.page.provenance import Origin
-from bench.report.page.sections import View, view
+from bench.report.page.views import View, view
 from bench.report.read import Results
 from bench.report.summary import union
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
@@ -24,16 +25,8 @@ from bench.report.page.provenance import (
     origins,
     relative_link,
 )
-from bench.report.page.sections import (
-    SECTIONS,
-    View,
-    badge,
-    common_notes,
-    is_warning,
-    section_of,
-    tables_in_order,
-    view,
-)
+from bench.report.page.sections import SECTIONS, section_of, tables_in_order
+from bench.report.page.views import View, badge, common_notes, is_warning, view
 from bench.report.read import Results
 from fusion.errors import UserError
 from fusion.files import write_text
@@ -48,6 +41,9 @@ MOST_FIGURE_BYTES = 4 * 2**20
 """A figure larger than this stands as a link."""
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 TEXT = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
+
+
+NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +77,9 @@ class _Part:
     figures: tuple[_Shown, ...]
     pictures: tuple[_Shown, ...]
     texts: tuple[str, ...]
+    """Above its tables."""
+    left_out: tuple[str, ...]
+    """What is not shown, and why."""
 
 
 def write_page(
@@ -89,7 +88,7 @@ def write_page(
     tables: Mapping[str, Table],
     figures: Sequence["Figure"] = (),
     pictures: Sequence[Picture] = (),
-    audit: Sequence[str] = (),
+    said: Mapping[str, Sequence[str]] = NOTHING,
 ) -> Path:
     """Write ``run_dir/index.html`` and return its path.
 
@@ -99,13 +98,13 @@ def write_page(
         tables: all tables that are to be shown, by name; each stands in the section that ``SECTIONS`` gives it.
         figures: from ``bench.report.figures.write_figures``.
         pictures: overlays of explanations, of which the first ``MOST_PICTURES`` are shown.
-        audit: what the audit of the paper's tables found, one sentence each.
+        said: id of a section -> what it comes to in plain words, one sentence each.
 
     Raises:
         UserError: a picture can't be read, or the page can't be written.
     """
     path = run_dir / INDEX
-    write_text(path, render(run_dir, results, tables, figures, pictures, audit))
+    write_text(path, render(run_dir, results, tables, figures, pictures, said))
     return path
 
 
@@ -115,18 +114,17 @@ def render(
     tables: Mapping[str, Table],
     figures: Sequence["Figure"] = (),
     pictures: Sequence[Picture] = (),
-    audit: Sequence[str] = (),
+    said: Mapping[str, Sequence[str]] = NOTHING,
 ) -> str:
     """Return the text of the page; the arguments are those of ``write_page``."""
-    where = {one_key(origin): origin for origin in origins(run_dir, results, Anchors(results.rows))}
+    where = {(one.protocol, one.cell): one for one in origins(run_dir, results, Anchors(results.rows))}
     common = common_notes(tables)
     plots = {"roc": roc_plots(results, where, run_dir), "cost": cost_plots(tables, where, run_dir)}
     drawn = [figure for figure in figures if figure.svg or figure.png]
-    shown_pictures, left_out = _pictures(run_dir, pictures)
-    texts = {
-        "audit": tuple(audit),
-        "explanations": left_out,
-        "figures": tuple(f"{one.title} is left out: {one.reason}." for one in figures if one not in drawn),
+    shown_pictures, unshown = _pictures(run_dir, pictures)
+    left_out = {
+        "explanations": unshown,
+        "figures": tuple(f"{one.title}: left out, as {one.reason}" for one in figures if one not in drawn),
     }
     parts = []
     for section in SECTIONS:
@@ -140,9 +138,10 @@ def render(
                 _figure(run_dir, figure) for figure in drawn if section_of(figure.name, "figures") == section.id
             ),
             pictures=shown_pictures if section.id == "explanations" else (),
-            texts=texts.get(section.id, ()),
+            texts=tuple(said.get(section.id, ())),
+            left_out=left_out.get(section.id, ()),
         )
-        if part.tables or part.plots or part.figures or part.pictures or part.texts:
+        if part.tables or part.plots or part.figures or part.pictures or part.texts or part.left_out:
             parts.append(part)
     all_plots = [plot for part in parts for plot in part.plots]
     of_run = environments(run_dir, results)
@@ -152,7 +151,8 @@ def render(
         subtitle="Breast-cancer classification on pooled mammography and ultrasound images",
         warnings=tuple(note for note in common if is_warning(note)),
         facts=facts(results),
-        findings=findings(tables),
+        # the audit's first sentence is its verdict
+        findings=(*findings(tables), *said.get("score", ()), *said.get("audit", ())[:1]),
         common=tuple(note for note in common if not is_warning(note)),
         sections=parts,
         plots=all_plots,
@@ -166,11 +166,6 @@ def render(
         script_hashes=Markup(" ".join(_hash(text) for text in ((plotly, script) if all_plots else (script,)))),
         footer="Written by fusebench. This page needs no network and sends nothing.",
     )
-
-
-def one_key(origin: Any) -> tuple[str, str]:
-    """Return protocol and cell."""
-    return origin.protocol, origin.cell
 
 
 def embedded_json(content: Any) -> Markup:
