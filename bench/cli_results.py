@@ -172,7 +172,7 @@ def predict(
 def report(
     results: Results,
 ) -> None:
-    """Write all tables as csv, Markdown and LaTeX, ours beside the paper's, and print them; draw all figures."""
+    """Write all tables, print them, draw all figures, and write index.html, which shows all of it."""
     _report(results, ())
 
 
@@ -207,4 +207,4 @@ def _report(results: Path, shown: tuple[str, ...]) -> None:
         if figure.reason:
             text = f"figure {figure.name} left out: {figure.reason}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
-    print_next(f"open {results / 'tables'}/ (csv, Markdown, LaTeX) and {results / 'figures'}/ (SVG, PNG, captions.md)")
+    print_next(f"open {report.page}; its tables and figures lie in {results / 'tables'}/ and {results / 'figures'}/")

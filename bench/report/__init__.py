@@ -45,19 +45,23 @@ class Report:
     """By name."""
     figures: "list[Figure]"
     """Those left out, too."""
+    page: Path
+    """``index.html``."""
 
 
 def write_report(run_dir: Path) -> Report:
-    """Write every table and figure of the run in ``run_dir``, to ``run_dir/tables/`` and ``run_dir/figures/``.
+    """Write tables, figures and page of the run in ``run_dir`` there: ``tables/``, ``figures/`` and ``index.html``.
 
     Raises:
         UserError: ``run_dir`` is not a run folder, one of its files is damaged, or a file cannot be written.
     """
     from bench.report.figures import write_figures  # matplotlib takes a second to come
+    from bench.report.page import write_page
 
     results = read_results(run_dir)
     tables = _write_tables(run_dir, results)
-    return Report(tables=tables, figures=write_figures(run_dir, results, tables))
+    figures = write_figures(run_dir, results, tables)
+    return Report(tables=tables, figures=figures, page=write_page(run_dir, results, tables, figures))
 
 
 def write_tables(run_dir: Path) -> dict[str, Table]:
