@@ -6,6 +6,7 @@ every interval. ``group`` may be any values that can be sorted.
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ def bootstrap(
         statistic: from sums [..., C] to statistics [..., M], NaN where undefined.
     """
     total = sums.sum(axis=0)
-    drawn = [statistic(block.astype(np.float64) @ sums) for block in resamples(*sums.shape)]
+    drawn = [statistic(block @ sums) for block in resamples(*sums.shape)]
     return statistic(total), np.concatenate(drawn), statistic(total - sums)
 
 
@@ -195,18 +196,32 @@ def roc_band(
 
 
 def resamples(groups: int, row_length: int) -> Iterator[np.ndarray]:
-    """Yield how often each group was drawn, ``RESAMPLES`` times with replacement: blocks of [B, G] int64.
+    """Yield how often each group was drawn, ``RESAMPLES`` times with replacement: blocks of [B, G] float64.
 
     Args:
         groups: number of groups G.
         row_length: numbers that a caller holds for each resample; with G it bounds B.
     """
-    draw = np.random.default_rng(SEED)
     size = max(1, BLOCK // max(groups, row_length))
+    if size >= RESAMPLES:
+        yield _resamples(groups)
+        return
+    draw = np.random.default_rng(SEED)
     for start in range(0, RESAMPLES, size):
-        rows = min(size, RESAMPLES - start)
-        drawn = draw.integers(0, groups, (rows, groups)) + groups * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        yield _drawn(draw, min(size, RESAMPLES - start), groups)
+
+
+@lru_cache(maxsize=2)
+def _resamples(groups: int) -> np.ndarray:
+    """Return all resamples of so many groups, kept as the cells of a run have the same."""
+    drawn = _drawn(np.random.default_rng(SEED), RESAMPLES, groups)
+    drawn.flags.writeable = False
+    return drawn
+
+
+def _drawn(draw: np.random.Generator, rows: int, groups: int) -> np.ndarray:
+    drawn = draw.integers(0, groups, (rows, groups)) + groups * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups).astype(np.float64)
 
 
 def wilson(hits: float, of: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from run_folders import CELLS, PROTOCOLS, TRAINED, cell_folder, predictions_of, rows_of
-from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, roc_auc_score
+from sklearn.metrics import accuracy_score, brier_score_loss, cohen_kappa_score, confusion_matrix, roc_auc_score
 
 import bench.extract
 from bench.cell import Settings
@@ -106,7 +106,7 @@ def test_rows_are_what_scikit_learn_says_of_the_predictions(
     rows, predictions = rows_of(folder), predictions_of(folder)
     label, decision = predictions["label"], predictions["decision"]
     tn, fp, fn, tp = map(int, confusion_matrix(label, decision, labels=[0, 1]).ravel())
-    values = rows.set_index("metric")["value"].to_dict()
+    values = rows[rows["subset"] == "all"].set_index("metric")["value"].to_dict()
     expected = {
         "sensitivity": tp / (tp + fn),
         "specificity": tn / (tn + fp),
@@ -115,6 +115,7 @@ def test_rows_are_what_scikit_learn_says_of_the_predictions(
         "accuracy": accuracy_score(label, decision),
         "kappa": cohen_kappa_score(label, decision),
         "auc": roc_auc_score(label, predictions["probability"]),
+        "brier": brier_score_loss(label, predictions["probability"]),
         "tp": tp,
         "fp": fp,
         "tn": tn,
@@ -123,6 +124,7 @@ def test_rows_are_what_scikit_learn_says_of_the_predictions(
     }
     assert values.pop("wall_s") > 0
     assert values.pop("setup_s") == 0  # nothing is captured on the CPU
+    assert 0 <= values.pop("ece") <= 1
     assert math.isnan(values.pop("peak_memory_mib"))  # nor is its memory measured
     assert values == pytest.approx(expected, abs=1e-12, nan_ok=True)
     assert tuple(rows) == ROW_COLUMNS
