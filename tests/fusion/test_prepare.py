@@ -15,6 +15,7 @@ from fusion.catalog import ImageRecord
 from fusion.decode import HAVE_DALI, decode_and_resize, decode_torchvision
 from fusion.errors import UserError
 from fusion.files import sole_writer
+from fusion.masks import MASKS
 from fusion.prepare import CATALOG, IMAGES, MANIFEST, QUARANTINE, Prepared, load_prepared, prepare
 
 needs_dali = pytest.mark.skipif(not HAVE_DALI, reason="DALI is not installed")
@@ -100,7 +101,7 @@ def refuse(message: str, call: Callable[[], object]) -> None:
 @pytest.mark.parametrize("decoder", [pytest.param("dali", marks=needs_dali), "torchvision"])
 def test_a_prepared_data_set(records: list[ImageRecord], out: Path, decoder: decode.Decoder) -> None:
     prepared = run(records, out, decoder=decoder, notes=["a remark"])
-    assert sorted(path.name for path in out.iterdir()) == sorted([IMAGES, CATALOG, MANIFEST, QUARANTINE])
+    assert sorted(path.name for path in out.iterdir()) == sorted([IMAGES, MASKS, CATALOG, MANIFEST, QUARANTINE])
     assert prepared.images_u8.shape == (COUNT, 1, SIZE, SIZE)
     assert prepared.images_u8.dtype == np.uint8
     assert not prepared.images_u8.flags.writeable
@@ -399,7 +400,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest truncated": (truncate(MANIFEST, 100), "can't be read as JSON"),
     "manifest without hash": (edit_manifest(data_hash=None), "is damaged"),
     "manifest without size": (edit_manifest(image_size=None), "is damaged"),
-    "other format": (edit_manifest(format=2), "prepared in format 2, this version reads 1"),
+    "other format": (edit_manifest(format=0), "prepared in format 0, this version reads [1-9]"),
     "other count": (edit_manifest(images=COUNT - 1), "do not fit its manifest"),
     "count no number": (edit_manifest(images="many"), "is damaged"),
     "one other pixel": (change_a_pixel, "do not fit its manifest"),
