@@ -1,4 +1,4 @@
-"""A run's folder read back: ``run.json``, the rows and predictions of its cells and its measurements, checked."""
+"""A run's folder read back: ``run.json``, the rows and predictions of its cells and all made of them, checked."""
 
 import json
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from bench.engine_rows import (
 )
 from bench.report.layout import one_line
 from bench.report.read_cells import CellId, read_histories, read_predictions
+from bench.report.read_explanations import Explanation, read_explanations
 from bench.store import ROW_COLUMNS
 from fusion.catalog import LABEL_NAMES
 from fusion.errors import UserError
@@ -69,6 +70,8 @@ class Results:
     """From ``read_predictions``."""
     histories: Mapping[CellId, pd.DataFrame]
     """From ``read_histories``."""
+    explanations: Mapping[CellId, Explanation]
+    """From ``read_explanations``."""
 
 
 def read_results(run_dir: Path) -> Results:
@@ -84,6 +87,7 @@ def read_results(run_dir: Path) -> Results:
         measurements=read_measurements(run_dir),
         predictions=read_predictions(run_dir, rows),
         histories=read_histories(run_dir, rows),
+        explanations=read_explanations(run_dir),
     )
 
 

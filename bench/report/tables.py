@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.paper import ABLATIONS, PRINTED_NAMES, PROPOSED, SCORES, SOURCES, paper_metrics, paper_table
 from bench.report.engines import engines, table5
+from bench.report.explanations import current, explanations_table
 from bench.report.layout import COMPARED, METRICS, NONE, Table, compared
 from bench.report.leaderboard import leaderboard
 from bench.report.measured import gather, up_to_date
@@ -65,10 +66,10 @@ MARKED = ["cell", "protocol", "seed", "weights", "synthetic_sources", "data_hash
 
 
 def build_tables(results: Results) -> dict[str, Table]:
-    """Return Tables 1 to 6, the engines and the leaderboard of one run, by name.
+    """Return Tables 1 to 6, the engines, the explanations and the leaderboard of one run, by name.
 
     Every planned cell is a row of Tables 2 to 4 and 6 under every protocol, failed ones and those not run too.
-    Measurements of a cell that was run again since are left out.
+    Measurements and explanations of a cell that was run again since are left out.
     """
     run, rows, measurements = results.run, results.rows, results.measurements
     printed: Printed = {(row["cell"], row["metric"]): row["value"] for row in paper_metrics().to_dict("records")}
@@ -78,7 +79,8 @@ def build_tables(results: Results) -> dict[str, Table]:
     # the paper's cells in its order, then the others in the order of the matrix
     summaries.sort(key=lambda s: (protocols.index(s.protocol), order.get(s.cell, len(order))))
     now = up_to_date(measurements, rows)
-    told = pd.concat([rows[MARKED], measurements.loc[now, MARKED]])
+    explained, outdated = current(results.explanations, rows)
+    told = pd.concat([rows[MARKED], measurements.loc[now, MARKED], *(one.rows[MARKED] for one in explained.values())])
     notes = run_notes(run, told)
     measured = gather(measurements[now], outdated=measurements.loc[~now, "cell"])
     ranked = of_models(summaries, *(table.model for table in SCORE_TABLES.values()))
@@ -88,6 +90,7 @@ def build_tables(results: Results) -> dict[str, Table]:
         table5(run, measured, notes),
         _literature(run, summaries, printed, notes),
         engines(run, measured, notes),
+        explanations_table(explained, union(run["cells"], rows["cell"]), outdated, notes),
         leaderboard(ranked, printed, measured, notes),
     )
     # a CSV file has no notes, and must say all the same what its numbers rest on
