@@ -39,8 +39,8 @@ FEATURE_MAPS = {
 """Network -> its last feature map. ``bn2`` ends in its activation, ``features`` in ReLU."""
 
 
-def class_activation(classifier: Classifier, row: FeatureMap, images_u8: Tensor) -> Tensor:
-    """Return Grad-CAM of the malignant logit, [B, S, S] float32 on the device of the images, zero or more.
+def class_activation(classifier: Classifier, row: FeatureMap, images_u8: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Grad-CAM of the malignant logit, [B, S, S] float32 on the CPU, zero or more, and ``even_map``, [S, S].
 
     Args:
         classifier: of Model 2 or 3 in evaluation mode, on the same device; which of its weights have gradients changes.
@@ -51,24 +51,32 @@ def class_activation(classifier: Classifier, row: FeatureMap, images_u8: Tensor)
     classifier.requires_grad_(False)  # so that no activation before the layer is kept for a gradient
     layer.requires_grad_(True)
     cells = LayerGradCam(_logits(classifier), layer).attribute(images_u8, target=MALIGNANT, relu_attributions=True)
-    return placed(cells.detach(), row, images_u8.shape[-1])
+    maps = placed(cells.detach().cpu(), row, images_u8.shape[-1])
+    return maps, even_map(row, (cells.shape[2], cells.shape[3]), images_u8.shape[-1])
 
 
 def placed(cells: Tensor, row: FeatureMap, image_size: int) -> Tensor:
     """Return a map of cells, [B, 1, h, w], as [B, S, S]: bilinear between the cells, each where its network centres it.
 
     Stretching the map to the image, as is often done, would move the cells of the 17-layer CNN by up to 14 pixels,
-    since its convolutions are not padded. Beyond the outermost cells the nearest one counts, so an even map stays even.
+    since its convolutions are not padded. Pixels further than half a stride from the outermost cells belong to no cell
+    and are zero.
     """
     pixel = torch.arange(image_size, device=cells.device, dtype=cells.dtype)
-    y, x = (_grid((pixel - row.first) / row.stride, side) for side in cells.shape[2:])
+    (y, in_y), (x, in_x) = (_grid((pixel - row.first) / row.stride, side) for side in cells.shape[2:])
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(len(cells), -1, -1, -1)
-    return nn.functional.grid_sample(cells, grid, padding_mode="border", align_corners=True)[:, 0]
+    inside = in_y[:, None] & in_x[None, :]
+    return nn.functional.grid_sample(cells, grid, padding_mode="border", align_corners=True)[:, 0] * inside
 
 
-def _grid(cell: Tensor, side: int) -> Tensor:
-    """Return positions in cells as ``grid_sample`` wants them: -1 the first cell, 1 the last."""
-    return 2 * cell / (side - 1) - 1 if side > 1 else torch.zeros_like(cell)
+def even_map(row: FeatureMap, cells: tuple[int, int], image_size: int) -> Tensor:
+    """Return the map [S, S] that tells nothing: all its cells [h, w] are one."""
+    return placed(torch.ones(1, 1, *cells), row, image_size)[0]
+
+
+def _grid(cell: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return positions in cells as ``grid_sample`` wants them, -1 the first cell, 1 the last, and which are in one."""
+    return 2 * cell / (side - 1) - 1 if side > 1 else torch.zeros_like(cell), (cell >= -0.5) & (cell <= side - 0.5)
 
 
 def _logits(classifier: Classifier) -> nn.Module:

@@ -182,15 +182,15 @@ def _explain_cell(
         files = [rows.files[row] for row in explained]
         for images_u8 in decoded_batches(files, size, BATCH):
             part = explained[len(lines) : len(lines) + len(images_u8)]
-            maps = class_activation(
+            maps, even = class_activation(
                 classifier, FEATURE_MAPS[cell["network"]], torch.from_numpy(images_u8).to(device)
-            ).cpu()
+            )
             if not torch.isfinite(maps).all():
                 raise UserError("a class-activation map is not all finite numbers")
             for row, image_u8, activation in zip(part, images_u8[:, 0], maps.numpy(), strict=True):
                 mask = _mask(rows.mask_files.get(row), size)
                 told = {str(key): value for key, value in rows.predictions.loc[row].items()}
-                scores = image_scores(activation, mask)
+                scores = image_scores(activation, mask, even.numpy())
                 lines.append({**told, **scores, "row": row, "shown": int(row in shown)})
                 if row in shown:
                     overlay(image_u8, activation, mask).save(partial / overlay_name(row))

@@ -23,7 +23,7 @@ EXPLANATION_COLUMNS = (
 )
 EXPLANATION_METRICS = {
     "mask_share": "1",  # of the map's mass, what lies inside the lesions; mean over images (Wang et al., CVPRW 2020)
-    "mask_area": "1",  # of the image's area; what the share of an even map would be
+    "mask_area": "1",  # of the area that the map covers; what the share of an even map is
     "mask_gain": "1",  # mean share / mean area; above 1 the maps favour the lesions
     "pointing_hit": "1",  # share of images whose map is largest inside a lesion (Zhang et al., IJCV 2018)
     "zero_maps": "images",  # of all explained images, those nothing in which speaks for malignancy
@@ -32,7 +32,7 @@ EXPLANATION_METRICS = {
 IMAGE_COLUMNS = (
     "row",  # number of the test row, also of its files
     *("image_id", "source", "modality", "group_id", "label", "probability"),  # as in predictions.parquet
-    "mask_area",  # of the image, empty without a mask
+    "mask_area",  # of the area that the map covers, empty without a mask
     "mask_share",  # empty without a mask, or where the map is zero
     "pointing_hit",  # 1 or 0, between them where the map is largest both inside and outside; empty likewise
     "zero_map",  # 1 where no place speaks for malignancy

@@ -11,23 +11,24 @@ RESAMPLES = 2000
 CONFIDENCE = (2.5, 97.5)
 
 
-def image_scores(activation: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
+def image_scores(activation: np.ndarray, mask: np.ndarray | None, even: np.ndarray) -> dict[str, float]:
     """Return ``mask_area``, ``mask_share``, ``pointing_hit`` and ``zero_map`` of one image, NaN where undefined.
 
     The share is the energy-based pointing game of Wang et al. (Score-CAM, CVPRW 2020), the hit the pointing game of
     Zhang et al. (IJCV 2018) without their tolerance of 15 pixels; where the map is largest in several pixels, it is the
-    share of these inside. An even map has the mask's area for both.
+    share of these inside. An even map has ``mask_area`` for both.
 
     Args:
         activation: [S, S], finite, none negative.
         mask: [S, S] bool, true in at least one pixel; None where no mask is known.
+        even: [S, S], the map that tells nothing: 1 in all pixels of the image that the map covers.
     """
     wide = activation.astype(np.float64)
     total = wide.sum()
     zero = not total > 0
     scores = {"mask_area": math.nan, "mask_share": math.nan, "pointing_hit": math.nan, "zero_map": float(zero)}
     if mask is not None:
-        scores["mask_area"] = float(mask.mean())
+        scores["mask_area"] = float(even[mask].sum() / even.sum())
         if not zero:
             scores["mask_share"] = min(float(wide[mask].sum() / total), 1.0)
             scores["pointing_hit"] = float(mask[activation == activation.max()].mean())

@@ -23,8 +23,8 @@ NOTES = (
     "maps: Grad-CAM of the malignant logit at the last feature map, on unaugmented test images; coarse (one cell of a "
     "backbone is 32 pixels) and no proof of what a network decides by",
     "in lesion: share of the map's mass inside the outlined lesions, mean over images, with a 95 % interval "
-    "bootstrapped over groups; even map: the lesions' share of the area, which a map that tells nothing has; gain: the "
-    "first / the second",
+    "bootstrapped over groups; even map: the lesions' share of the area the map covers, which a map that tells nothing "
+    "has; gain: the first / the second",
     "pointing hit: share of images whose map is largest inside a lesion; the even map's share is chance",
     "zero maps: explained images no place of which speaks for malignancy; they have no share and no hit",
 )
@@ -82,7 +82,7 @@ def explanations_table(
         numbers=tuple(headings),
         brief=(
             *(("Protocol",) if len(protocols) > 1 else ()),
-            *("Model", HEADINGS["mask_share"], HEADINGS["mask_area"], HEADINGS["mask_gain"], HEADINGS["pointing_hit"]),
+            *("Model", HEADINGS["mask_share"], HEADINGS["mask_gain"], HEADINGS["pointing_hit"], "Zero maps", "Images"),
         ),
         block="Protocol",
     )

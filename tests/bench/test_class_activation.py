@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.class_activation import FEATURE_MAPS, FeatureMap, class_activation, placed
+from bench.class_activation import FEATURE_MAPS, FeatureMap, class_activation, even_map, placed
 from fusion.models import MODELS, build_model
 from fusion.models.classifier import Body, Classifier, SoftmaxHead, trained_classifier
 
@@ -34,7 +34,8 @@ def copying(weight: float) -> Classifier:
 @pytest.mark.parametrize("weight", [3.0, -3.0])
 def test_a_network_that_copies_its_image_is_explained_by_the_image(weight: float) -> None:
     images_u8 = torch.randint(0, 256, (3, 1, 7, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    maps = class_activation(copying(weight), COPY, images_u8)
+    maps, even = class_activation(copying(weight), COPY, images_u8)
+    assert (even == 1).all()
     expected = images_u8[:, 0] / 255 * max(weight, 0.0) / 49  # the gradient of a mean over 49 pixels
     assert maps.shape == (3, 7, 7)
     torch.testing.assert_close(maps, expected)
@@ -59,7 +60,7 @@ def test_the_map_is_the_formula_of_selvaraju(name: str) -> None:
     handle.remove()
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     cells = torch.relu((weights * kept[0]).sum(dim=1, keepdim=True)).detach()
-    torch.testing.assert_close(class_activation(classifier, row, images_u8), placed(cells, row, size))
+    torch.testing.assert_close(class_activation(classifier, row, images_u8)[0], placed(cells, row, size))
 
 
 def test_every_network_has_a_row() -> None:
@@ -104,10 +105,16 @@ def test_cells_lie_where_their_receptive_fields_are_centred(name: str, monkeypat
     assert centre == pytest.approx(row.first + row.stride * cell, abs=0.1)
 
 
-def test_an_even_map_stays_even_and_a_cell_lies_where_it_is_centred() -> None:
+def test_a_map_covers_its_cells_and_no_more() -> None:
+    expected = torch.zeros(80, 80)
+    expected[14:66, 14:66] = 1  # 13 cells of 4 pixels, as the convolutions are not padded
+    torch.testing.assert_close(even_map(FEATURE_MAPS["cnn17"], (13, 13), 80), expected)
+    torch.testing.assert_close(even_map(FEATURE_MAPS["resnet50"], (10, 10), 300), torch.ones(300, 300))
+    assert even_map(FEATURE_MAPS["inception_v3"], (1, 1), 80).sum() == 33**2
+
+
+def test_a_cell_lies_where_it_is_centred() -> None:
     row = FeatureMap(layer="", stride=4, first=15.5)
-    for side in (13, 1):
-        torch.testing.assert_close(placed(torch.ones(1, 1, side, side), row, 80), torch.ones(1, 80, 80))
     cells = torch.zeros(1, 1, 13, 13)
     cells[0, 0, 3, 6] = 1  # row 3 is centred on pixel 27.5, column 6 on 39.5
     weights = placed(cells, row, 80)[0]

@@ -15,7 +15,7 @@ import bench.data_path
 import bench.runner
 from bench.cli import app
 
-TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard")
+TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "engines", "explanations", "leaderboard")
 
 
 Call = Callable[..., tuple[int, str, str]]
@@ -403,7 +403,7 @@ def test_seeds_and_protocols_are_added_to_a_run_and_averaged(
     call: Call, tiny_toml: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     run = ["run", tiny_toml, "--data", tiny_data, "--out", tmp_path, "--device", "cpu", "--only", "model3/*"]
-    run.append("--no-measure")
+    run += ["--no-measure", "--no-explain"]
     assert "2 cells done, 0 found finished, 0 failed" in call(*run)[1]
     code, text, _ = call(*run, "--protocol", "both", "--seed", 0, "--seed", 5)
     assert code == 0

@@ -26,7 +26,7 @@ from bench.paper import SCORES
 from bench.report import build_tables, prepared_table, read_results, write_report
 from bench.report.formats import to_latex
 
-TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard"]
+TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "engines", "explanations", "leaderboard"]
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
