@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.cli_audit import audit
 from bench.cli_data import phantom, prepare
 from bench.cli_machine import data_path, doctor, gpu_check
-from bench.cli_results import measure, predict, report, run
+from bench.cli_results import explain, measure, predict, report, run
 from fusion.errors import UserError
 
 app = typer.Typer(
@@ -22,8 +22,9 @@ app = typer.Typer(
         "Benchmark CNNs for breast-cancer detection on mammography and ultrasound, from raw files to the tables of "
         "Wang et al., Tomography 2024.\n\n"
         "The order of work: **doctor** examines the machine, **prepare** the raw data once, **run** a matrix on it, "
-        "**measure** more of its models, read the tables of **report**, **predict** with a model. **audit** holds the "
-        "paper's numbers against each other. Without data, **phantom** writes synthetic data in the same formats."
+        "**measure** more of its models, **explain** where they look, read the tables of **report**, **predict** with "
+        "a model. **audit** holds the paper's numbers against each other. Without data, **phantom** writes synthetic "
+        "data in the same formats."
     ),
 )
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "run": run,
     "measure": measure,
+    "explain": explain,
     "report": report,
     "predict": predict,
     "audit": audit,

@@ -1,4 +1,4 @@
-"""The commands that make results: ``run``, ``measure``, ``predict`` and ``report``."""
+"""The commands that make results: ``run``, ``measure``, ``explain``, ``predict`` and ``report``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,8 +43,11 @@ def run(
         bool,
         typer.Option("--measure/--no-measure", help="Export and measure one cell of each network at the end."),
     ] = True,
+    explained: Annotated[
+        bool, typer.Option("--explain/--no-explain", help="Map where one cell of each network looks, at the end.")
+    ] = True,
 ) -> None:
-    """Train and judge every cell of a matrix, measure one of each network, then write the tables.
+    """Train and judge every cell of a matrix, measure one of each network, map where they look, then write the tables.
 
     A run that was stopped goes on when called again; finished cells are not trained twice. A cell that fails stays in
     the tables with its reason, the others go on, and the exit code is 1.
@@ -92,7 +95,17 @@ def run(
             failed += _measure(out, Plan(batches=RUN_BATCHES))
         except UserError as error:  # the cells are done all the same, and their tables wanted
             failed += (f"measure: {error}",)
-    _report(out, ("leaderboard", "table5", "engines") if measured else ("leaderboard",))
+    if explained and summary.done + summary.found:
+        from bench.explain import RUN_SHOWN
+        from bench.explain import Plan as Explaining
+        from bench.explanation_rows import FAMILIES
+
+        if any(cell.name.partition("/")[0] in FAMILIES for cell in cells):
+            try:
+                failed += _explain(out, Explaining(every=False, images=RUN_SHOWN, device=device))
+            except UserError as error:
+                failed += (f"explain: {error}",)
+    _report(out, ("leaderboard", *(("table5", "engines") if measured else ())))
     console.print(
         f"{summary.done} cells done, {summary.found} found finished, {len(summary.failed)} failed", highlight=False
     )
@@ -144,6 +157,35 @@ def measure(
     _end(failed)
 
 
+def explain(
+    results: Results,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cells to explain, e.g. 'model3/*'; may be repeated; by default all networks.", show_default=False
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Pictures of a cell, at most.")] = 24,
+    device: Device = "auto",
+    again: Annotated[
+        bool, typer.Option("--again", help="Explain anew what was explained before, and replace it.")
+    ] = False,
+) -> None:
+    """Map where trained networks look: Grad-CAM of the malignant logit on test images, from the run's folder alone.
+
+    Pictures show the map over the image with the lesion outlined where the data set has one; scores say how much of the
+    maps lies inside the lesions, over all test images that have one. Explained are the networks of Models 2 and 3 and
+    of the ablation; Model 1's classifiers on frozen features are not.
+    """
+    from bench.explain import Plan
+
+    plan = Plan(only=only or (), images=images, device=device, again=again)
+    failed = _explain(results, plan)
+    _report(results, ("explanations",))
+    print_next(f"look at {results / 'explanations'}/ (pictures of every cell)")
+    _end(failed)
+
+
 def predict(
     model: Annotated[Path, typer.Argument(help="An ONNX file that 'fusebench measure' wrote.", show_default=False)],
     files: Annotated[list[Path], typer.Argument(help="Images: PNG, JPEG, PGM, TIFF or DICOM.", show_default=False)],
@@ -183,6 +225,18 @@ def _measure(results: Path, plan: Any) -> tuple[str, ...]:
         summary = measure_cells(results, plan, progress=bars.run, finished=bars.line)
     Console().print(
         f"{summary.measured} cells measured, {summary.found} found measured, {len(summary.failed)} failed",
+        highlight=False,
+    )
+    return summary.failed
+
+
+def _explain(results: Path, plan: Any) -> tuple[str, ...]:
+    from bench.explain import explain as explain_cells
+
+    with progress_bars() as bars, resumable():
+        summary = explain_cells(results, plan, progress=bars.run, finished=bars.line)
+    Console().print(
+        f"{summary.explained} cells explained, {summary.found} found explained, {len(summary.failed)} failed",
         highlight=False,
     )
     return summary.failed

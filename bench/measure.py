@@ -246,15 +246,7 @@ def _chosen(run: dict[str, Any], done: list[dict[str, Any]], plan: Plan) -> list
     elif plan.every:
         chosen = done
     else:
-        printed = {name: place for place, name in enumerate(paper_costs()["cell"])}
-
-        def order(cell: dict[str, Any]) -> tuple[Any, ...]:
-            planned = [*run["protocols"], cell["protocol"]].index(cell["protocol"])
-            seed = [*run["seeds"], cell["seed"]].index(cell["seed"])
-            return planned, seed, cell["cell"].startswith("model1/"), printed.get(cell["cell"], len(printed))
-
-        best = {cell["network"]: cell for cell in sorted(done, key=order, reverse=True)}
-        chosen = [best[network] for network in dict.fromkeys(cell["network"] for cell in done)]
+        chosen = one_of_each_network(run, done)
     if not chosen:
         names = ", ".join(dict.fromkeys(cell["cell"] for cell in done)) or "none"
         asked = f"no finished cell fits {' '.join(plan.only)}" if plan.only else "there is no finished cell"
@@ -262,3 +254,19 @@ def _chosen(run: dict[str, Any], done: list[dict[str, Any]], plan: Plan) -> list
             asked += "; baselines have no network to measure"
         raise UserError(f"{asked}; finished are: {names[:300]}")
     return chosen
+
+
+def one_of_each_network(run: dict[str, Any], cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one cell of each ``network``, under the first protocol and seed.
+
+    If possible it is one the paper's Table 5 prints, and with the network's own last layer.
+    """
+    printed = {name: place for place, name in enumerate(paper_costs()["cell"])}
+
+    def order(cell: dict[str, Any]) -> tuple[Any, ...]:
+        planned = [*run["protocols"], cell["protocol"]].index(cell["protocol"])
+        seed = [*run["seeds"], cell["seed"]].index(cell["seed"])
+        return planned, seed, cell["cell"].startswith("model1/"), printed.get(cell["cell"], len(printed))
+
+    best = {cell["network"]: cell for cell in sorted(cells, key=order, reverse=True)}
+    return [best[network] for network in dict.fromkeys(cell["network"] for cell in cells)]

@@ -1,12 +1,11 @@
 """The test rows of a run as PNG files, and a few of its training rows to calibrate int8 on.
 
-With them a run's folder can be measured on any machine, from files to decisions, without the data set. They lie in
-``images/<protocol>-<seed>-<hash>/``, named by what decides their pixels; cells trained and tested on the same rows
-share them.
+With them a run's folder can be measured and explained on any machine, from files to decisions, without the data set.
+They lie in ``images/<protocol>-<seed>-<hash>/``, named by what decides their pixels; cells trained and tested on the
+same rows share them. ``mask/`` beside them holds the lesions of those test rows that are the image itself, where the
+data set outlines them, under the same numbers.
 """
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +15,15 @@ from PIL import Image
 
 from bench.cell import Job, Settings, rows_of
 from bench.image_files import TEST, images_folder, row_file
-from bench.store import cell_folder
+from bench.store import PREDICTION_COLUMNS, cell_folder
 from fusion.errors import UserError
-from fusion.files import make_folder, share, sync
+from fusion.files import make_folder, replacing_folder
+from fusion.images import UnreadableImageError
 from fusion.loaders import BatchSpec, make_loader
+from fusion.masks import read_mask
 from fusion.prepare import Prepared
 
-CALIBRATION = "calibration"
+CALIBRATION, MASK = "calibration", "mask"
 CALIBRATION_ROWS = 64
 BATCH = 64
 
@@ -37,6 +38,10 @@ class TestRows:
     """[R] PNG files of S x S grey pixels, in the order of the cell's predictions."""
     calibration_files: list[Path]
     """PNG files of training rows."""
+    mask_files: dict[int, Path]
+    """Row -> PNG file of its lesions, S x S of one bit a pixel."""
+    predictions: pd.DataFrame
+    """[R] rows of ``PREDICTION_COLUMNS``, as the run has kept them."""
     label: np.ndarray
     """[R] 0 benign, 1 malignant."""
     group: np.ndarray
@@ -48,7 +53,7 @@ class TestRows:
 
 
 def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings) -> None:
-    """Write the test and calibration rows of a finished cell as files, unless they are there.
+    """Write a finished cell's test rows with their masks, and its calibration rows, as files, unless they are there.
 
     Args:
         job: the cell, its protocol and seed.
@@ -64,30 +69,28 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)
     parts = {TEST: split.test, CALIBRATION: split.train[np.sort(chosen)]}
-    if all(len(list((folder / name).glob("*.png"))) == len(rows) for name, rows in parts.items()):
+    masks = {
+        number: mask
+        for number, (image, copy) in enumerate(zip(split.test.image, split.test.copy, strict=True))
+        if copy == 0 and (mask := prepared.mask(image)) is not None
+    }
+    whole = all(len(list((folder / name).glob("*.png"))) == len(rows) for name, rows in parts.items())
+    if whole and _holds_masks(folder / MASK, masks, prepared.image_size):
         return
     spec = BatchSpec(seed=job.seed, mean=(0.0,), std=(1.0,), device=settings.torch_device())
     loader = make_loader(settings.loader, prepared, spec)
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replacing_folder(folder) as partial:
         for name, rows in parts.items():
             make_folder(partial / name)
             start = 0
             for pixels in loader.batches(rows, BATCH, epoch=0):
                 images_u8 = (pixels * 255).round().byte().cpu().numpy()
                 for number, image_u8 in enumerate(images_u8[:, 0], start=start):
-                    path = partial / name / f"{number:05}.png"
-                    Image.fromarray(image_u8).save(path)
-                    share(path)
-                    sync(path)
+                    Image.fromarray(image_u8).save(partial / name / f"{number:05}.png")
                 start += len(images_u8)
-            sync(partial / name)
-        shutil.rmtree(folder, ignore_errors=True)  # one that has lost files
-        os.rename(partial, folder)
-        sync(folder.parent)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
+        make_folder(partial / MASK)
+        for number, mask in masks.items():
+            Image.fromarray(mask).save(partial / MASK / f"{number:05}.png")
 
 
 def find_test_rows(run: Path, cell: Path) -> TestRows:
@@ -109,11 +112,27 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
     return TestRows(
         files=files,
         calibration_files=sorted((folder / CALIBRATION).glob("*.png")),
+        mask_files={
+            number: mask
+            for number, mask in enumerate(folder / MASK / file.name for file in files)
+            if mask.is_file() and predictions["copy"].iloc[number] == 0
+        },
+        predictions=predictions,
         label=predictions["label"].to_numpy(),
         group=predictions["group_id"].to_numpy(),
         probability=predictions["probability"].to_numpy(),
         unaugmented=predictions["copy"].to_numpy() == 0,
     )
+
+
+def _holds_masks(folder: Path, masks: dict[int, np.ndarray], size: int) -> bool:
+    """Return whether the folder holds these masks; a data set may be prepared anew with others and the same pixels."""
+    try:
+        return len(list(folder.glob("*.png"))) == len(masks) and all(
+            (read_mask(folder / f"{number:05}.png", size, size) == mask).all() for number, mask in masks.items()
+        )
+    except UnreadableImageError:
+        return False
 
 
 def _folder(run: Path, cell: Path) -> Path:
@@ -123,6 +142,6 @@ def _folder(run: Path, cell: Path) -> Path:
 def _predictions(cell: Path) -> pd.DataFrame:
     path = cell / "predictions.parquet"
     try:
-        return pd.read_parquet(path, columns=["image_id", "copy", "group_id", "label", "probability"])
+        return pd.read_parquet(path, columns=list(PREDICTION_COLUMNS))
     except Exception as error:  # pyarrow raises many kinds
         raise UserError(f"{path} is missing or damaged: {' '.join(str(error).split())[:120]}") from None

@@ -38,6 +38,8 @@ class ImageRecord:
     """True when a published list shows the same image or lesion under two classes."""
     synthetic: bool = False
     """True for phantom images."""
+    masks: tuple[Path, ...] = ()
+    """Image files of its lesions, as large as the image; together they are its mask."""
 
     def __post_init__(self) -> None:
         if self.label not in LABEL_NAMES:
@@ -63,5 +65,9 @@ def to_frame(records: Sequence[ImageRecord]) -> pd.DataFrame:
     repeated = [image_id for image_id, count in counts.items() if count > 1]
     if repeated:
         raise UserError(f"image id {repeated[0]!r} occurs {counts[repeated[0]]} times; ids must be unique")
-    frame = pd.DataFrame([{**asdict(record), "path": str(record.path)} for record in records], columns=list(COLUMNS))
+    lines = [
+        {**asdict(record), "path": str(record.path), "masks": [str(path) for path in record.masks]}
+        for record in records
+    ]
+    frame = pd.DataFrame(lines, columns=list(COLUMNS))
     return frame.sort_values("image_id", ignore_index=True)

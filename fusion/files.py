@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,35 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``folder``; when the block ends well, sync it to disk and put it in place as a whole.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    partial, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "replaced"))
+    try:
+        for stale in (partial, replaced):
+            shutil.rmtree(stale, ignore_errors=True)
+        make_folder(partial)
+        yield partial
+        for place in sorted(partial.rglob("*"), reverse=True):  # what a folder holds before the folder
+            if place.is_file():
+                share(place)
+            sync(place)
+        sync(partial)
+        if folder.exists():
+            os.rename(folder, replaced)
+        os.rename(partial, folder)
+        sync(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def share(path: Path) -> None:

@@ -1,9 +1,10 @@
 """From a catalog of files to a prepared data set: every image decoded and resized once, into one memory map.
 
-A prepared folder holds ``images_u8.npy`` ([N, 1, S, S] uint8), ``catalog.parquet`` (row i describes image i),
-``quarantine.csv`` (files that could not be read, with the reason), ``duplicates.csv`` (images that show the same, found
-by their pixels: a line a pair, with its kind, hash distance and similarity), ``converted/`` and ``bmode/`` (8-bit grey
-PNGs of files DALI can't decode), and ``manifest.json``, written last: without it the folder is not finished.
+A prepared folder holds ``images_u8.npy`` ([N, 1, S, S] uint8), ``masks_u8.npy`` (see ``fusion.masks``),
+``catalog.parquet`` (row i describes image i), ``quarantine.csv`` (files that could not be read, with the reason),
+``duplicates.csv`` (images that show the same, found by their pixels: a line a pair, with its kind, hash distance and
+similarity), ``converted/`` and ``bmode/`` (8-bit grey PNGs of files DALI can't decode), and ``manifest.json``, written
+last: without it the folder is not finished.
 """
 
 import os
@@ -29,6 +30,7 @@ from fusion.errors import UserError
 from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sole_writer, sync, write_json
 from fusion.groups import IDENTICAL, SIMILAR, join_groups
 from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
+from fusion.masks import MASKS, NONE, fill_masks, masks_hash
 
 FORMAT = 2
 IMAGES, CATALOG, MANIFEST = "images_u8.npy", "catalog.parquet", "manifest.json"
@@ -37,7 +39,7 @@ DUPLICATE_COLUMNS = ("first", "second", "kind", "hash_distance", "similarity")
 """Of ``duplicates.csv``: two image ids, and what ``fusion.duplicates.Duplicate`` says of them."""
 IDENTITY = ("image_id", "source", "modality", "label", "group_id", "class_conflict", "synthetic")
 """Catalog columns that belong to the data set's hash; paths do not."""
-MANIFEST_KEYS = {"plan_hash", "decoder", "decoded_by_pillow", "quarantined", "duplicate_pairs", "notes"}
+MANIFEST_KEYS = {"plan_hash", "decoder", "decoded_by_pillow", "quarantined", "duplicate_pairs", "masks", "notes"}
 """What is read of a manifest beside the counts, which the catalog tells."""
 SOFTWARE = ("fusebench", "torch", "torchvision", "nvidia-dali-cuda130", "pillow", "numpy", "scikit-image")
 
@@ -51,10 +53,13 @@ class Prepared:
 
     root: Path
     catalog: pd.DataFrame
-    """One row per image: the columns of ``ImageRecord``, ``width``, ``height`` and ``sha256`` of the file, what to
-    decode, ``file``, and ``source_group``: its group as its reader knew it, before duplicates joined groups."""
+    """One row per image: the columns of ``ImageRecord`` without ``masks``; ``width``, ``height`` and ``sha256`` of the
+    file; what to decode, ``file``; ``mask``, its place in ``masks_u8``, -1 for none; and ``source_group``: its group as
+    its reader knew it, before duplicates joined groups."""
     images_u8: np.ndarray
     """[N, 1, S, S] uint8, a read-only memory map."""
+    masks_u8: np.ndarray
+    """[M, S, S] uint8, 1 inside a lesion, a read-only memory map; the catalog's ``mask`` says whose is which."""
     manifest: dict[str, Any]
     duplicates: pd.DataFrame
     """One row per pair of duplicates found by their pixels, columns ``DUPLICATE_COLUMNS``."""
@@ -68,6 +73,11 @@ class Prepared:
     def data_hash(self) -> str:
         """Hash of the pixels and of what the catalog says about them."""
         return str(self.manifest["data_hash"])
+
+    def mask(self, image: int) -> np.ndarray | None:
+        """Return the lesions of an image, [S, S] bool; None where no mask is known."""
+        place = int(self.catalog["mask"].iloc[image])
+        return None if place == NONE else self.masks_u8[place] != 0
 
     def files(self) -> list[Path]:
         """Return the file of each image, to be decoded.
@@ -161,6 +171,7 @@ def _prepare(
             "image_size": image_size,
             "decoder": decoder,
             "images": frame[[*IDENTITY, "sha256"]].to_dict("records"),
+            "masks": masks_hash(frame["masks"].to_list()),
         }
     )
     if (out / MANIFEST).exists():
@@ -177,7 +188,13 @@ def _prepare(
     pairs = duplicate_pairs(
         images_u8, frame["modality"].to_numpy(), progress=lambda done, total: progress("find duplicates", done, total)
     )
-    catalog = join_groups(frame.assign(source_group=frame["group_id"]), [(pair.first, pair.second) for pair in pairs])
+    _reserve(partial / MASKS, (int((frame["masks"].map(len) > 0).sum()), image_size, image_size))
+    masks_u8 = np.load(partial / MASKS, mmap_mode="r+")
+    places, faults, mask_notes = fill_masks(frame, masks_u8, strict=strict, progress=progress)
+    masks_u8.flush()
+    quarantined += faults
+    frame = frame.drop(columns="masks").assign(mask=places, source_group=frame["group_id"])
+    catalog = join_groups(frame, [(pair.first, pair.second) for pair in pairs])
     with replacing(out / CATALOG) as temporary:
         catalog.to_parquet(temporary, index=False)
     with replacing(out / QUARANTINE) as temporary:
@@ -187,10 +204,11 @@ def _prepare(
         duplicates[column] = catalog["image_id"].to_numpy()[duplicates[column].to_numpy(dtype=np.int64)]
     with replacing(out / DUPLICATES) as temporary:
         duplicates.to_csv(temporary, index=False)
-    sync(partial / IMAGES)
     images_hash = file_hash(partial / IMAGES)
-    del images_u8
-    (partial / IMAGES).replace(out / IMAGES)
+    del images_u8, masks_u8
+    for name in (IMAGES, MASKS):
+        sync(partial / name)
+        (partial / name).replace(out / name)
     sync(out)
     write_json(
         out / MANIFEST,
@@ -207,7 +225,9 @@ def _prepare(
             "groups": int(catalog["group_id"].nunique()),
             "class_conflicts": int(catalog["class_conflict"].sum()),
             "counts": table1_counts(catalog),
-            "notes": list(notes),
+            "masks": int((catalog["mask"] != NONE).sum()),
+            "masks_hash": file_hash(out / MASKS),
+            "notes": [*notes, *mask_notes],
             "software": software_versions(),
         },
     )
@@ -229,18 +249,28 @@ def load_prepared(root: Path) -> Prepared:
         )
     try:
         images_u8 = np.lib.format.open_memmap(root / IMAGES, mode="r")  # np.load would read archives and pickles too
+        masks_u8 = np.lib.format.open_memmap(root / MASKS, mode="r")
         catalog = pd.read_parquet(root / CATALOG)
         expected = (manifest["images"], 1, manifest["image_size"], manifest["image_size"])
-        lacking = {*IDENTITY, "source_group", "file", "width", "height", "sha256"} - set(catalog.columns)
+        lacking = {*IDENTITY, "source_group", "file", "width", "height", "sha256", "mask"} - set(catalog.columns)
         fits = images_u8.shape == expected and images_u8.dtype == np.uint8 and len(catalog) == expected[0]
         if lacking or not fits or _data_hash(catalog, file_hash(root / IMAGES)) != manifest["data_hash"]:
             raise ValueError("its files do not fit its manifest")
+        if not _masks_fit(catalog, masks_u8, expected[2:]) or file_hash(root / MASKS) != manifest["masks_hash"]:
+            raise ValueError("its masks do not fit its manifest")
         if absent := MANIFEST_KEYS - manifest.keys():
             raise ValueError(f"its manifest lacks {min(absent)!r}")
         duplicates = _read_duplicates(root / DUPLICATES, catalog, manifest["duplicate_pairs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{root} is damaged ({error}): delete it and prepare again") from None
-    return Prepared(root=root, catalog=catalog, images_u8=images_u8, manifest=manifest, duplicates=duplicates)
+    return Prepared(
+        root=root,
+        catalog=catalog,
+        images_u8=images_u8,
+        masks_u8=masks_u8,
+        manifest=manifest,
+        duplicates=duplicates,
+    )
 
 
 def _read_duplicates(path: Path, catalog: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -274,6 +304,11 @@ def software_versions() -> dict[str, str]:
 
 def _data_hash(catalog: pd.DataFrame, images_hash: str) -> str:
     return content_hash({"images": images_hash, "catalog": catalog[list(IDENTITY)].to_dict("records")})
+
+
+def _masks_fit(catalog: pd.DataFrame, masks_u8: np.ndarray, sides: tuple[int, int]) -> bool:
+    in_range = catalog["mask"].dtype == np.int64 and catalog["mask"].between(NONE, len(masks_u8) - 1).all()
+    return bool(in_range) and masks_u8.dtype == np.uint8 and masks_u8.shape[1:] == sides
 
 
 def _inspect(

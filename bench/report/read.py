@@ -1,4 +1,4 @@
-"""A run's folder read back: ``run.json``, the rows and predictions of its cells and its measurements, checked."""
+"""A run's folder read back: ``run.json``, the rows and predictions of its cells and all made of them, checked."""
 
 import json
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from bench.engine_rows import (
 )
 from bench.report.layout import one_line
 from bench.report.read_cells import CellId, read_histories, read_predictions
+from bench.report.read_explanations import Explanation, read_explanations
 from bench.report.read_straddling import read_straddling
 from bench.store import ROW_COLUMNS
 from fusion.catalog import LABEL_NAMES
@@ -72,6 +73,8 @@ class Results:
     """From ``read_histories``."""
     straddling: pd.DataFrame
     """From ``read_straddling``."""
+    explanations: Mapping[CellId, Explanation]
+    """From ``read_explanations``."""
 
 
 def read_results(run_dir: Path) -> Results:
@@ -88,6 +91,7 @@ def read_results(run_dir: Path) -> Results:
         predictions=read_predictions(run_dir, rows),
         histories=read_histories(run_dir, rows),
         straddling=read_straddling(run_dir),
+        explanations=read_explanations(run_dir),
     )
 
 

@@ -14,6 +14,7 @@ from bench.report.audit_summary import reading_note
 from bench.report.comparisons import compare_ranked, comparisons_table
 from bench.report.composition import composition_tables
 from bench.report.engines import engines, table5
+from bench.report.explanations import current, explanations_table
 from bench.report.layout import COMPARED, METRICS, NONE, Table, compared
 from bench.report.leaderboard import is_ranked, leaderboard, ordered
 from bench.report.measured import gather, up_to_date
@@ -73,7 +74,7 @@ def build_tables(results: Results) -> dict[str, Table]:
     """Return Tables 1 to 6, the engines, the leaderboard and what its scores rest on, by name.
 
     Every planned cell is a row of Tables 2 to 4 and 6 under every protocol, failed ones and those not run too.
-    Measurements of a cell that was run again since are left out.
+    Measurements and explanations of a cell that was run again since are left out.
     """
     run, rows, measurements = results.run, results.rows, results.measurements
     printed: Printed = {(row["cell"], row["metric"]): row["value"] for row in paper_metrics().to_dict("records")}
@@ -83,7 +84,8 @@ def build_tables(results: Results) -> dict[str, Table]:
     # the paper's cells in its order, then the others in the order of the matrix
     summaries.sort(key=lambda s: (protocols.index(s.protocol), order.get(s.cell, len(order))))
     now = up_to_date(measurements, rows)
-    told = pd.concat([rows[MARKED], measurements.loc[now, MARKED]])
+    explained, outdated = current(results.explanations, rows)
+    told = pd.concat([rows[MARKED], measurements.loc[now, MARKED], *(one.rows[MARKED] for one in explained.values())])
     notes = run_notes(run, told)
     measured = gather(measurements[now], outdated=measurements.loc[~now, "cell"])
     board = ordered(of_models(summaries, *(table.model for table in SCORE_TABLES.values()), "baseline"))
@@ -99,6 +101,7 @@ def build_tables(results: Results) -> dict[str, Table]:
         comparisons_table(ranked, tested, notes),
         subsets_table(run, rows, notes),
         *composition_tables(results, summaries, notes),
+        explanations_table(explained, union(run["cells"], rows["cell"]), outdated, notes),
     )
     # a CSV file has no notes, and must say all the same what its numbers rest on
     marks = {column: " ".join(names) for column, names in labels(run, told).items()}

@@ -17,9 +17,10 @@ FULL_SET = {"benign": 437, "malignant": 210}
 
 
 def read_busi(root: Path) -> tuple[list[ImageRecord], list[str]]:
-    """Return the benign and malignant images of BUSI in natural order, and remarks for the user.
+    """Return the benign and malignant images of BUSI in natural order, with their masks, and remarks for the user.
 
-    ``root`` is ``Dataset_BUSI_with_GT`` or the folder that holds it. Masks and ``normal/`` are no samples. Images of
+    ``root`` is ``Dataset_BUSI_with_GT`` or the folder that holds it. ``normal/`` is no sample. An image has one mask
+    file, or several when it shows several lesions: ``_mask.png``, ``_mask_1.png``, ... Images of
     one group in the published list of duplicates share a group (A. Pawlowska, P. Karwat, N. Zolek, Data in Brief 48
     (2023) 109247, data doi 10.17632/k8t3gnx9h6.1, CC BY 4.0), and the list says which groups show two classes; an
     image outside the list is its own group. Phantom images bear the same names but are other pictures: their groups
@@ -34,9 +35,11 @@ def read_busi(root: Path) -> tuple[list[ImageRecord], list[str]]:
     synthetic, mark = is_phantom(folder), folder / PHANTOM_MARK
     published = {} if synthetic else _published_groups()
     phantom_groups = _phantom_groups(mark) if mark.is_file() else {}
-    records = []
+    records, strays = [], 0
     for label, name in LABEL_NAMES.items():
-        for path in _images(folder / name, name):
+        images, masks = _images(folder / name, name)
+        strays += len(masks.keys() - {path.stem for path in images})
+        for path in images:
             group, conflict = published.get(f"{name}/{path.name}", (phantom_groups.get(path.stem, path.stem), False))
             records.append(
                 ImageRecord(
@@ -48,9 +51,10 @@ def read_busi(root: Path) -> tuple[list[ImageRecord], list[str]]:
                     path=path,
                     class_conflict=conflict,
                     synthetic=synthetic,
+                    masks=tuple(masks.get(path.stem, ())),
                 )
             )
-    return records, _notes(records)
+    return records, _notes(records, strays)
 
 
 def _class_parent(root: Path) -> Path:
@@ -60,26 +64,32 @@ def _class_parent(root: Path) -> Path:
     raise UserError(f"busi: {root} has no subfolders benign and malignant; give the folder {FOLDER}")
 
 
-def _images(folder: Path, name: str) -> list[Path]:
-    """Return the image files of a class folder; nothing that looks like an image is passed over in silence."""
+def _images(folder: Path, name: str) -> tuple[list[Path], dict[str, list[Path]]]:
+    """Return the image files of a class folder, and the masks by the name of their image, without ending.
+
+    Nothing that looks like an image is passed over in silence.
+    """
     check_folder(folder, "busi")
     image_name = re.compile(rf"{name} \([1-9][0-9]*\)\.png")
-    mask_name = re.compile(rf"{name} \([1-9][0-9]*\)_mask(_[1-9][0-9]*)?\.png")
+    mask_name = re.compile(rf"({name} \([1-9][0-9]*\))_mask(_[1-9][0-9]*)?\.png")
     images, strange = [], []
-    for path in folder.iterdir():
+    masks: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.name.lower().endswith(IMAGE_SUFFIXES):
             continue
         check_name(folder, path.name)
         if image_name.fullmatch(path.name):
             images.append(path)
-        elif not mask_name.fullmatch(path.name):
+        elif mask := mask_name.fullmatch(path.name):
+            masks.setdefault(mask[1], []).append(path)
+        else:
             strange.append(path)
     expected = f"expected names like '{name} (1).png' and '{name} (1)_mask.png'"
     if not images:
         raise UserError(f"busi: no images in {folder}; {expected}")
     if strange:
         raise UserError(f"busi: {min(strange)} is neither image nor mask by its name; {expected}")
-    return sorted(images, key=lambda path: natural_key(path.name))
+    return sorted(images, key=lambda path: natural_key(path.name)), masks
 
 
 def _published_groups() -> dict[str, tuple[str, bool]]:
@@ -96,15 +106,19 @@ def _phantom_groups(path: Path) -> dict[str, str]:
     return groups
 
 
-def _notes(records: list[ImageRecord]) -> list[str]:
+def _notes(records: list[ImageRecord], strays: int) -> list[str]:
     counts = Counter(LABEL_NAMES[record.label] for record in records)
     found = " and ".join(f"{counts[name]} {name}" for name in FULL_SET)
     groups = len({record.group_id for record in records})
+    bare = sum(not record.masks for record in records)
+    about_masks = [f"busi: {bare} images have no mask file"] if bare else []
+    about_masks += [f"busi: {strays} masks belong to no image"] if strays else []
     if records[0].synthetic:
-        return [f"busi: phantom, {found} images in {groups} groups"]
+        return [f"busi: phantom, {found} images in {groups} groups", *about_masks]
     whole = "full set as expected" if counts == FULL_SET else "not the full set of 437 benign and 210 malignant"
     conflicts = sum(record.class_conflict for record in records)
     return [
         f"busi: {found} images, {whole}",
         f"busi: {groups} groups by the published list of duplicates; {conflicts} images in groups of two classes",
+        *about_masks,
     ]

@@ -32,6 +32,8 @@ MIN_SAMPLES = 2 * DROPPED_ROWS
 MAX_SAMPLES = 2**23
 FULL_SET = {0: 48, 1: 52}
 FIELDS = ("id", "rf1", "rf2", "class")
+REGIONS = ("roi1", "roi2")
+"""Fields of the lesions' regions; a file may lack them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class _Lesion:
     code: str
     label: int
     scans: tuple[NDArray[np.number], NDArray[np.number]]
+    regions: tuple[NDArray[np.number] | None, NDArray[np.number] | None]
+    """Of the lesion in each scan, of its shape; None where the file holds none that fits."""
 
 
 def bmode_from_rf(rf: NDArray[np.number]) -> NDArray[np.uint8]:
@@ -62,9 +66,21 @@ def bmode_from_rf(rf: NDArray[np.number]) -> NDArray[np.uint8]:
     floor = reference * 10 ** (-RANGE_DB / 20)
     decibels = 20 * np.log10(np.clip(envelope, floor, reference) / reference)
     grey = ((decibels / RANGE_DB + 1) * 255).astype(np.float32)
-    height = max(1, round(len(grey) * AXIAL_STEP_MM / LATERAL_STEP_MM))
-    square = Image.fromarray(grey).resize((rf.shape[1], height), Image.Resampling.BILINEAR)
-    return np.clip(np.rint(np.asarray(square)), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(_square(grey)), 0, 255).astype(np.uint8)
+
+
+def mask_from_region(region: NDArray[np.number]) -> NDArray[np.bool_]:
+    """Return the lesion ``[height, width]`` in the B-mode image of a scan, of its region ``[samples, lines]``.
+
+    Rows are dropped and resampled as in the image; what is lesion by more than half stays lesion.
+    """
+    return _square((region[DROPPED_ROWS:] != 0).astype(np.float32)) > 0.5
+
+
+def _square(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Resample the rows of ``[samples, lines]`` to the distance of the lines."""
+    height = max(1, round(len(values) * AXIAL_STEP_MM / LATERAL_STEP_MM))
+    return np.asarray(Image.fromarray(values).resize((values.shape[1], height), Image.Resampling.BILINEAR))
 
 
 def _check_echoes(rf: NDArray[np.number]) -> None:
@@ -84,9 +100,9 @@ def read_oasbud(
 ) -> tuple[list[ImageRecord], list[str]]:
     """Render both scans of every lesion in ``OASBUD.mat`` to ``bmode_dir``; return their records and remarks.
 
-    Images are 8-bit grey PNG, ``oasbud_<position>_<scan>.png`` with the lesion's 0-based position. They are kept as
-    long as ``source.json`` beside them names this file and this rendering. ``progress`` is told how many of how many
-    scans are rendered.
+    Images are 8-bit grey PNG, ``oasbud_<position>_<scan>.png`` with the lesion's 0-based position; beside them lie the
+    masks of one bit a pixel, ``oasbud_<position>_<scan>_mask.png``, where the file has a region. They are kept as long
+    as ``source.json`` names this file and this rendering. ``progress`` is told how many of how many scans are rendered.
 
     ``grouping="patient"`` groups by the letters of the lesion code: several lesions share a woman, but the table is not
     published, and the letters give 59 groups for 78 women, so nothing leaks. ``"lesion"`` keeps only the two scans of
@@ -114,6 +130,7 @@ def read_oasbud(
             group_id=_group(lesion, grouping),
             path=_image_path(bmode_dir, lesion.position, scan),
             synthetic=phantom,
+            masks=() if lesion.regions[scan - 1] is None else (_mask_path(bmode_dir, lesion.position, scan),),
         )
         for lesion in lesions
         for scan in (1, 2)
@@ -142,7 +159,11 @@ def _lesions(path: Path, data: Struct | Value) -> Iterator[_Lesion]:
         if not isinstance(label, np.ndarray) or label.size != 1 or label.item() not in (0, 1):
             raise UserError(f"{place}: class {str(label)[:40]!r} is not 0 (benign) or 1 (malignant)")
         scans = (_echoes(rf1, f"{place}: rf1"), _echoes(rf2, f"{place}: rf2"))
-        yield _Lesion(position, code, int(label.item() == 1), scans)
+        regions = (
+            _region(entry.get(by_lower.get(REGIONS[0], "")), scans[0]),
+            _region(entry.get(by_lower.get(REGIONS[1], "")), scans[1]),
+        )
+        yield _Lesion(position, code, int(label.item() == 1), scans, regions)
 
 
 def _echoes(value: Value, place: str) -> NDArray[np.number]:
@@ -153,6 +174,11 @@ def _echoes(value: Value, place: str) -> NDArray[np.number]:
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     return value
+
+
+def _region(value: Value, scan: NDArray[np.number]) -> NDArray[np.number] | None:
+    fits = isinstance(value, np.ndarray) and value.shape == scan.shape and value.dtype.kind in "biuf"
+    return value if fits else None  # type: ignore[return-value]
 
 
 def _group(lesion: _Lesion, grouping: str) -> str:
@@ -166,6 +192,10 @@ def _group(lesion: _Lesion, grouping: str) -> str:
 
 def _image_path(folder: Path, position: int, scan: int) -> Path:
     return folder / f"oasbud_{position:03d}_{scan}.png"
+
+
+def _mask_path(folder: Path, position: int, scan: int) -> Path:
+    return folder / f"oasbud_{position:03d}_{scan}_mask.png"
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
@@ -187,12 +217,15 @@ def _render(
 
     def render(job: tuple[_Lesion, int]) -> None:
         lesion, scan = job
-        path = _image_path(folder, lesion.position, scan)
-        if known and path.is_file():
-            return
-        image = Image.fromarray(bmode_from_rf(lesion.scans[scan - 1]))
-        with replacing(path) as temporary:
-            image.save(temporary, format="PNG")
+        region = lesion.regions[scan - 1]
+        if region is not None:
+            keep(_mask_path(folder, lesion.position, scan), lambda: mask_from_region(region))
+        keep(_image_path(folder, lesion.position, scan), lambda: bmode_from_rf(lesion.scans[scan - 1]))
+
+    def keep(path: Path, pixels: Callable[[], NDArray[Any]]) -> None:
+        if not (known and path.is_file()):
+            with replacing(path) as temporary:
+                Image.fromarray(pixels()).save(temporary, format="PNG")
 
     jobs = [(lesion, scan) for lesion in lesions for scan in (1, 2)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:
@@ -206,6 +239,7 @@ def _notes(lesions: list[_Lesion], phantom: bool) -> list[str]:
     malignant = sum(lesion.label for lesion in lesions)
     counts = {0: len(lesions) - malignant, 1: malignant}
     found = f"{counts[0]} benign and {counts[1]} malignant lesions with two scans each"
+    bare = sum(region is None for lesion in lesions for region in lesion.regions)
     whole = "full set as expected" if counts == FULL_SET else "not the full set of 48 benign and 52 malignant"
     by_patient, by_lesion = (
         len({_group(lesion, grouping) for lesion in lesions}) for grouping in ("patient", "lesion")
@@ -213,4 +247,5 @@ def _notes(lesions: list[_Lesion], phantom: bool) -> list[str]:
     return [
         f"oasbud: phantom, {found}" if phantom else f"oasbud: {found}, {whole}",
         f"oasbud: {by_patient} groups by the letters of the lesion code, {by_lesion} by lesion",
+        *([f"oasbud: {bare} scans have no region roi1 or roi2 of their size, so no mask"] if bare else []),
     ]

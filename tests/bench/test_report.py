@@ -29,7 +29,7 @@ from bench.report.formats import to_latex
 
 TABLES = [
     *("table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard"),
-    *("comparisons", "subsets", "baselines", "leakage_gap", "duplicates", "transfer"),
+    *("comparisons", "subsets", "baselines", "leakage_gap", "duplicates", "transfer", "explanations"),
 ]
 
 

@@ -79,7 +79,15 @@ def noise_prepared(device: torch.device) -> Prepared:
     size = 300 if device.type == "cuda" else 96
     images_u8 = np.random.default_rng(0).integers(256, size=(128, 1, size, size), dtype=np.uint8)
     catalog = pd.DataFrame({"modality": "ultrasound", "label": np.arange(128) % 2})
-    return Prepared(root=Path(), catalog=catalog, images_u8=images_u8, manifest={}, duplicates=pd.DataFrame())
+    masks_u8 = np.zeros((0, *images_u8.shape[2:]), dtype=np.uint8)
+    return Prepared(
+        root=Path(),
+        catalog=catalog,
+        images_u8=images_u8,
+        masks_u8=masks_u8,
+        manifest={},
+        duplicates=pd.DataFrame(),
+    )
 
 
 @pytest.fixture(params=MODELS)

@@ -15,6 +15,7 @@ from fusion.catalog import ImageRecord
 from fusion.decode import HAVE_DALI, decode_and_resize, decode_torchvision
 from fusion.errors import UserError
 from fusion.files import sole_writer
+from fusion.masks import MASKS
 from fusion.prepare import (
     CATALOG,
     DUPLICATE_COLUMNS,
@@ -110,7 +111,8 @@ def refuse(message: str, call: Callable[[], object]) -> None:
 @pytest.mark.parametrize("decoder", [pytest.param("dali", marks=needs_dali), "torchvision"])
 def test_a_prepared_data_set(records: list[ImageRecord], out: Path, decoder: decode.Decoder) -> None:
     prepared = run(records, out, decoder=decoder, notes=["a remark"])
-    assert sorted(path.name for path in out.iterdir()) == sorted([IMAGES, CATALOG, MANIFEST, QUARANTINE, DUPLICATES])
+    files = [IMAGES, MASKS, CATALOG, MANIFEST, QUARANTINE, DUPLICATES]
+    assert sorted(path.name for path in out.iterdir()) == sorted(files)
     assert prepared.images_u8.shape == (COUNT, 1, SIZE, SIZE)
     assert prepared.images_u8.dtype == np.uint8
     assert not prepared.images_u8.flags.writeable

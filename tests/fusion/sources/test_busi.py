@@ -47,6 +47,19 @@ def test_records(tmp_path: Path) -> None:
     assert records[0].path == tmp_path / "benign" / "benign (1).png"
     assert "5 benign and 2 malignant images, not the full set" in notes[0]
     assert "2 images in groups of two classes" in notes[1]
+    assert notes[2:] == ["busi: 5 images have no mask file"]
+
+
+def test_masks_belong_to_the_image_of_their_name(tmp_path: Path) -> None:
+    make(usual(tmp_path), {"benign": ["benign (12)_mask.png", "benign (1)_mask.png"]})
+    records, notes = read_busi(tmp_path)
+    masks = {record.path.stem: [path.name for path in record.masks] for record in records if record.masks}
+    assert masks == {
+        "benign (1)": ["benign (1)_mask.png"],
+        "benign (2)": ["benign (2)_mask.png", "benign (2)_mask_1.png"],
+        "malignant (145)": ["malignant (145)_mask.png"],
+    }
+    assert notes[2:] == ["busi: 4 images have no mask file", "busi: 1 masks belong to no image"]
 
 
 def test_parent_folder_is_accepted(tmp_path: Path) -> None:

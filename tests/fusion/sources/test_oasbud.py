@@ -43,6 +43,45 @@ def save(path: Path, data: Any = None, **more: Any) -> Path:
     return path
 
 
+def test_a_region_lies_where_the_echoes_of_the_lesion_do(tmp_path: Path) -> None:
+    samples, lines = 1800, 60
+    carrier = np.cos(np.arange(samples) * 1.6)[:, None]
+    region = np.zeros((samples, lines), np.uint8)
+    region[700:1200, 20:35] = 1
+    rf = (carrier * np.where(region, 3000, 30)).astype(np.int16)
+    data = lesions(["1mm"])
+    data[0, 0]["rf1"], data[0, 0]["roi1"] = rf, region
+    records, _ = read_oasbud(save(tmp_path / "OASBUD.mat", data), tmp_path / "bmode")
+    with Image.open(records[0].path) as image, Image.open(records[0].masks[0]) as mask:
+        assert (mask.mode, mask.size) == ("1", image.size)
+        bright, inside = np.asarray(image) > 128, np.asarray(mask)
+    # 20 rows less, and 0.01925 mm a row to 0.0745 mm
+    expected = np.abs(np.flatnonzero(inside.any(axis=1))[[0, -1]] - np.array([680, 1180]) * 0.01925 / 0.0745)
+    assert expected.max() <= 1
+    assert np.flatnonzero(inside.any(axis=0))[[0, -1]].tolist() == [20, 34]
+    assert (bright & inside).sum() / (bright | inside).sum() > 0.97  # the envelope blurs the ends of a line
+
+
+@pytest.mark.parametrize("roi", [None, np.zeros((3, 3), np.uint8), "text", np.zeros((120, 30)) + 1j])
+def test_a_scan_without_a_region_that_fits_has_no_mask_and_a_note(tmp_path: Path, roi: Any) -> None:
+    data = lesions(["1mm"])
+    data[0, 0]["roi1"] = roi
+    if roi is None:
+        data = repack_fields(data[[name for name in FIELDS if name != "roi1"]])
+    records, notes = read_oasbud(save(tmp_path / "OASBUD.mat", data), tmp_path / "bmode")
+    assert [len(record.masks) for record in records] == [0, 1]
+    assert notes[-1] == "oasbud: 1 scans have no region roi1 or roi2 of their size, so no mask"
+
+
+def test_masks_that_an_earlier_version_did_not_write_are_added(tmp_path: Path) -> None:
+    file, folder = save(tmp_path / "OASBUD.mat"), tmp_path / "bmode"
+    records, _ = read_oasbud(file, folder)
+    for record in records:
+        record.masks[0].unlink()
+    read_oasbud(file, folder)
+    assert all(record.masks[0].is_file() for record in records)
+
+
 def test_records(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     folder = tmp_path / "deep" / "bmode"
@@ -55,7 +94,8 @@ def test_records(tmp_path: Path) -> None:
         assert (image.format, image.mode, image.size) == ("PNG", "L", (30, 31))
         np.testing.assert_array_equal(np.asarray(image), bmode_from_rf(echoes(3, samples=140)))
     assert sorted(path.name for path in folder.iterdir())[-1] == "source.json"
-    assert len(list(folder.iterdir())) == 11
+    assert len(list(folder.iterdir())) == 21
+    assert [record.masks for record in records[:2]] == [(folder / f"oasbud_000_{scan}_mask.png",) for scan in (1, 2)]
     assert not any(record.synthetic or record.class_conflict for record in records)
     assert "3 benign and 2 malignant lesions" in notes[0]
     assert "4 groups by the letters of the lesion code, 5 by lesion" in notes[1]

@@ -1,0 +1,131 @@
+"""The explanations of a run read back: scores, images and pictures of each cell that was explained, checked."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from bench.explanation_rows import (
+    EXPLANATION_COLUMNS,
+    EXPLANATION_METRICS,
+    EXPLANATIONS,
+    IMAGE_COLUMNS,
+    IMAGES,
+    ROWS,
+    overlay_name,
+)
+from bench.report.layout import one_line
+from bench.report.read_cells import CellId
+from fusion.errors import UserError
+
+MOST_BYTES = 64 * 2**20
+"""Of one file: more is not an explanation's, and would only fill the memory."""
+WHOLE = {ROWS: ("seed", "n"), IMAGES: ("row", "label", "zero_map", "shown")}
+NUMBERS = {ROWS: ("value", "low", "high"), IMAGES: ("probability", "mask_area", "mask_share", "pointing_hit")}
+"""Columns of numbers, empty where there is none."""
+SHARES = ("probability", "mask_area", "mask_share", "pointing_hit", "label", "zero_map", "shown")
+"""Columns of images that lie within 0 and 1."""
+TEXTS = ("image_id", "source", "modality", "group_id")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """What was found of one cell."""
+
+    folder: Path
+    rows: pd.DataFrame
+    """Columns ``EXPLANATION_COLUMNS``, a row for each of ``EXPLANATION_METRICS``; empty numbers NaN."""
+    images: pd.DataFrame
+    """Columns ``IMAGE_COLUMNS``, a row for each explained image; texts on one line."""
+
+    @property
+    def pictures(self) -> dict[int, Path]:
+        """Test row -> the picture of its map, of those that are there, in the order of the rows."""
+        shown = sorted(self.images.loc[self.images["shown"] == 1, "row"])
+        files = {int(row): self.folder / overlay_name(int(row)) for row in shown}
+        return {row: file for row, file in files.items() if file.is_file() and not file.is_symlink()}
+
+    def captions(self) -> list[dict[str, object]]:
+        """Return, for each picture, its ``file`` and the columns of ``images`` that tell what it shows.
+
+        Benign before malignant, and within a class by falling probability.
+        """
+        files = self.pictures
+        lines = self.images[self.images["row"].isin(files)].sort_values(
+            ["label", "probability"], ascending=[True, False]
+        )
+        records = [{str(key): value for key, value in line.items()} for line in lines.to_dict("records")]
+        return [{"file": files[line["row"]], **line} for line in records]
+
+
+def read_explanations(run_dir: Path) -> Mapping[CellId, Explanation]:
+    """Return what ``fusebench explain`` found in a run, by cell; nothing for a run that was never explained.
+
+    Raises:
+        UserError: a file is missing, damaged, too large, of another version or of another place.
+    """
+    root = run_dir / EXPLANATIONS
+    folders = sorted(path.parent.relative_to(root) for path in root.glob(f"*/*/**/{ROWS}"))
+    explanations = {}
+    for place in folders:
+        if any(part.startswith(".") for part in place.parts):  # what was being written
+            continue
+        protocol, seed, *cell = place.parts
+        found = read_explanation(root / place)
+        for column, expected in {"protocol": protocol, "seed": seed, "cell": "/".join(cell)}.items():
+            for wrong in found.rows.loc[found.rows[column].astype(str) != expected, column]:
+                raise UserError(
+                    f"{root / place / ROWS}: {column} {wrong!r} does not belong here; its folder says {expected!r}"
+                )
+        explanations[protocol, int(seed), "/".join(cell)] = found
+    return explanations
+
+
+def read_explanation(folder: Path) -> Explanation:
+    """Return what was found of the cell whose explanations lie in ``folder``.
+
+    Raises:
+        UserError: a file is missing, damaged, too large or of another version.
+    """
+    rows, images = _read(folder, ROWS, EXPLANATION_COLUMNS), _read(folder, IMAGES, IMAGE_COLUMNS)
+    if list(rows["metric"]) != list(EXPLANATION_METRICS) or list(rows["unit"]) != list(EXPLANATION_METRICS.values()):
+        raise _damaged(folder / ROWS, f"its metrics are not {', '.join(EXPLANATION_METRICS)} with their units")
+    for column in SHARES:
+        if not (images[column].between(0, 1) | images[column].isna()).all():
+            raise _damaged(folder / IMAGES, f"a {column} is not within 0 and 1")
+    if images["row"].duplicated().any():
+        raise _damaged(folder / IMAGES, "a row occurs twice")
+    for column in TEXTS:
+        images[column] = images[column].map(one_line)
+    return Explanation(folder=folder, rows=rows, images=images)
+
+
+def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    path = folder / name
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise UserError(f"{path}: {size} bytes are more than the {MOST_BYTES} it may have")
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # pandas' parser errors and undecodable text are ValueErrors
+        raise _damaged(path, str(error)) from None
+    if tuple(frame.columns) != tuple(columns):
+        raise _damaged(path, f"its columns are not {', '.join(columns)}")
+    for column in WHOLE[name]:
+        if not frame[column].map(lambda text: re.fullmatch(r"[0-9]{1,15}", text) is not None).all():
+            raise _damaged(path, f"a {column} is not a whole number")
+        frame[column] = frame[column].astype(int)
+    for column in NUMBERS[name]:
+        numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
+        if (numbers.isna() & ~frame[column].isin(("", "nan"))).any():
+            raise _damaged(path, f"a {column} is not a number")
+        frame[column] = numbers
+    return frame
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    reason = one_line(why, 160)
+    return UserError(f"{path} is missing or damaged ({reason}): make it with 'fusebench explain RESULTS --again'")
