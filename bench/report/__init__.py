@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from bench.report.audit import audit_tables
 from bench.report.audit_summary import audit_summary
+from bench.report.composition import composition_sentences
 from bench.report.data_path import data_path_tables
+from bench.report.explanations import current
 from bench.report.formats import terminal_table, write_table
 from bench.report.layout import Table
 from bench.report.predictions import prediction_table
@@ -56,12 +58,21 @@ def write_report(run_dir: Path) -> Report:
         UserError: ``run_dir`` is not a run folder, one of its files is damaged, or a file cannot be written.
     """
     from bench.report.figures import write_figures  # matplotlib takes a second to come
-    from bench.report.page import write_page
+    from bench.report.page import explanation_pictures, write_page
 
     results = read_results(run_dir)
     tables = _write_tables(run_dir, results)
     figures = write_figures(run_dir, results, tables)
-    return Report(tables=tables, figures=figures, page=write_page(run_dir, results, tables, figures))
+    explained, _ = current(results.explanations, results.rows)
+    page = write_page(
+        run_dir,
+        results,
+        tables | audit_tables(),
+        figures,
+        pictures=explanation_pictures(explained),
+        said={"audit": audit_summary(), "score": composition_sentences(results)},
+    )
+    return Report(tables=tables, figures=figures, page=page)
 
 
 def write_tables(run_dir: Path) -> dict[str, Table]:
