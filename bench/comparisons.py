@@ -167,14 +167,19 @@ def _difference(difference: np.ndarray, n: np.ndarray) -> Estimate:
         half = math.nan
     else:
         half = Z * math.sqrt(groups / (groups - 1) * ((difference - value * n) ** 2).sum()) / n.sum()
-    return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+    return _around(value, half)
 
 
 def _auc_difference(pairs: list[tuple[AucParts, AucParts]]) -> tuple[Estimate, float]:
     """Return the difference of the mean AUCs over the seeds, and its p."""
     value = float(np.mean([a.auc - b.auc for a, b in pairs]))
     parts = np.mean([a.parts - b.parts for a, b in pairs], axis=0)
-    error = math.sqrt(max(0.0, auc_variance(parts, np.any([a.has for a, _ in pairs], axis=0))))
+    error = math.sqrt(auc_variance(parts, np.any([a.has for a, _ in pairs], axis=0)))
     # without error the two are the same, or one is perfect and the other the same for every row: no test
-    p = float(2 * ndtr(-abs(value) / error)) if error > 0 else (1.0 if value == 0 else math.nan)
-    return Estimate(value, max(-1.0, value - Z * error), min(1.0, value + Z * error)), p
+    p = float(2 * ndtr(-abs(value) / error)) if error > 0 else (1.0 if value == error == 0 else math.nan)
+    return _around(value, Z * error), p
+
+
+def _around(value: float, half: float) -> Estimate:
+    low, high = np.clip([value - half, value + half], -1, 1)  # NaN stays
+    return Estimate(value, float(low), float(high))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 RESAMPLES = 2000
 SEED = 0
@@ -73,6 +74,7 @@ def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, f
 def delong_auc(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> Estimate:
     """Return the AUC with its interval on the logit scale, by the clustered form of DeLong's method.
 
+    Student's t with as many degrees of freedom as the smaller class has groups, less one, covers few groups better.
     A perfect AUC (1 or 0) has no variance; its interval is Wilson's for as many trials as the smaller class has groups.
 
     Args:
@@ -90,7 +92,7 @@ def delong_auc(label: np.ndarray, probability: np.ndarray, group: np.ndarray) ->
     groups = min(int(has.sum()) for has in one.has)
     if one.auc in (0, 1):
         return Estimate(one.auc, *wilson(one.auc * groups, groups))
-    half = Z * math.sqrt(auc_variance(one.parts, one.has)) / (one.auc * (1 - one.auc))
+    half = student.ppf(0.975, groups - 1) * math.sqrt(auc_variance(one.parts, one.has)) / (one.auc * (1 - one.auc))
     low, high = expit(logit(one.auc) + np.array([-half, half]))
     return Estimate(one.auc, float(low), float(high))
 
@@ -139,11 +141,12 @@ def auc_variance(parts: np.ndarray, has: np.ndarray) -> float:
     lies in a single group.
     """
     with_negatives, with_positives = has.sum(axis=1)
-    return float(
+    variance = (
         _unbiased(with_negatives) * (parts[0] ** 2).sum()
         + _unbiased(with_positives) * (parts[1] ** 2).sum()
         + 2 * _unbiased(has.any(axis=0).sum()) * (parts[0] * parts[1]).sum()
     )
+    return float(np.maximum(0, variance))  # the last term may be below zero; NaN stays
 
 
 def roc_band(

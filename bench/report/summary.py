@@ -94,7 +94,8 @@ def mean_interval(value: np.ndarray, low: np.ndarray, high: np.ndarray, least: f
         within = np.mean((end - value) ** 2) / Z**2
         freedom = (within + between) ** 2 / (between**2 / (seeds - 1)) if between > 0 else math.inf
         halves.append(float(student.ppf(0.975, freedom) * np.sqrt(within + between)))
-    return max(least, mean - halves[0]), min(1.0, mean + halves[1])
+    low_end, high_end = np.clip([mean - halves[0], mean + halves[1]], least, 1)  # NaN stays
+    return float(low_end), float(high_end)
 
 
 def union(planned: Iterable[Any], found: Iterable[Any]) -> list[Any]:

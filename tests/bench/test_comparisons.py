@@ -121,6 +121,19 @@ def test_one_class_has_no_test_of_the_auc() -> None:
     assert math.isnan(compare(frame, frame).auc_p)
 
 
+def test_a_class_in_one_group_and_a_single_group_have_no_interval() -> None:
+    frame = answers(np.arange(20) % 4 > 0)
+    lone = frame.assign(group_id=np.where(frame["label"] == 1, "g", frame["group_id"]))
+    changed = lone.assign(probability=lone["probability"].to_numpy()[::-1])
+    one = compare(lone, changed)
+    assert math.isnan(one.auc_p)
+    assert math.isnan(one.auc_difference.low)
+    single = compare(frame.assign(group_id="g"), answers(np.arange(20) % 2 > 0).assign(group_id="g"))
+    assert single.reason == ""
+    assert math.isnan(single.accuracy_difference.low)
+    assert single.verdict == "not separated"
+
+
 def test_twenty_cells_that_guess_are_rarely_told_apart() -> None:
     draw = np.random.default_rng(1)
     told = 0
