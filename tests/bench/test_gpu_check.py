@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import typer.main
+from run_folders import BASELINES
 
 import bench.gpu_check
 from bench.cli import app, main
@@ -56,7 +57,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tiny_data: Path) -> Calls:
 
 def note_measurement(run: Path) -> None:
     """Leave what ``fusebench measure`` leaves, without its minutes of exporting."""
-    row = read_rows(run).to_dict("records")[0]
+    row = read_rows(run).query("cell == @CELL").to_dict("records")[0]
     common = {key: row[key] for key in COMMON} | {"environment_hash": content_hash(MACHINE)}
     found = [Found(engine="pytorch-cuda", precision="fp32", metric="cold_start_s", value=1.5, n=1)]
     write_found(machine_folder(run, MACHINE) / row["protocol"] / str(row["seed"]) / f"{row['cell']}.csv", common, found)
@@ -75,8 +76,8 @@ def test_everything_is_run_and_kept(calls: Calls, tmp_path: Path) -> None:
     assert calls[4][2:] == [str(tmp_path / "work" / "run-32"), "--only", CELL]
     assert str(went.kept / "data_path.csv") in calls[5]
     rows = pd.read_csv(went.kept / "rows.csv")
-    assert set(rows["cell"]) == {CELL}
-    assert rows.set_index("metric")["value"]["epochs"] == 25  # early stopping is off
+    assert set(rows["cell"]) == {CELL, *BASELINES}
+    assert rows[rows["cell"] == CELL].set_index("metric")["value"]["epochs"] == 25  # early stopping is off
     assert json.loads((went.kept / "run.json").read_text(encoding="utf-8"))["environments"]
     measured = pd.read_csv(went.kept / "measurements.csv")
     assert measured[["cell", "engine", "value", "machine"]].values.tolist() == [[CELL, "pytorch-cuda", 1.5, "card"]]
@@ -87,7 +88,7 @@ def test_everything_is_run_and_kept(calls: Calls, tmp_path: Path) -> None:
     for table in ("engines", "table5"):
         assert "measured on: card" in (went.kept / "tables" / f"{table}.md").read_text(encoding="utf-8")
     told = (went.kept / "summary.md").read_text(encoding="utf-8")
-    assert "1 cells done, 0 failed" in told
+    assert "5 cells done, 0 failed" in told
     assert f"| {CELL} | paper |" in told
 
 
