@@ -39,7 +39,7 @@ def cell_scores(images: pd.DataFrame) -> list[Measured]:
     """Return ``EXPLANATION_METRICS`` of the images of one cell.
 
     Intervals are percentiles of a bootstrap over groups, as images of one group are alike (Field and Welsh, JRSS B
-    2007); none for a single group.
+    2007); none for a single group, nor where a draw has no area in a lesion.
 
     Args:
         images: ``group_id`` and what ``image_scores`` returns, a line for each image.
@@ -52,10 +52,10 @@ def cell_scores(images: pd.DataFrame) -> list[Measured]:
 
     def ratio(name: str, above: np.ndarray, below: np.ndarray) -> Measured:
         value, low, high = math.nan, math.nan, math.nan
-        if len(sums):
+        if below.sum() > 0:  # no image, or no lesion where the maps have cells
             value = float(above.sum() / below.sum())
-        if len(sums) > 1:
-            low, high = np.percentile(above[drawn].sum(axis=1) / below[drawn].sum(axis=1), CONFIDENCE).tolist()
+        if len(sums) > 1 and (divisors := below[drawn].sum(axis=1)).all():
+            low, high = np.percentile(above[drawn].sum(axis=1) / divisors, CONFIDENCE).tolist()
         return Measured(metric=name, value=value, unit="1", low=low, high=high, n=len(sound))
 
     zeros = Measured(

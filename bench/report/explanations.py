@@ -17,7 +17,7 @@ COUNTED = "zero_maps"
 COLUMNS = (
     *("protocol", "cell"),
     *(f"{metric}{end}" for metric in DECIMALS for end in ("", "_low", "_high")),
-    *("images_with_mask", COUNTED, "images", "seeds"),
+    *("scored_images", COUNTED, "images", "seeds"),
 )
 NOTES = (
     "maps: Grad-CAM of the malignant logit at the last feature map, on unaugmented test images; coarse (one cell of a "
@@ -26,7 +26,8 @@ NOTES = (
     "bootstrapped over groups; even map: the lesions' share of the area the map covers, which a map that tells nothing "
     "has; gain: the first / the second",
     "pointing hit: share of images whose map is largest inside a lesion; the even map's share is chance",
-    "zero maps: explained images no place of which speaks for malignancy; they have no share and no hit",
+    "zero maps: explained images no place of which speaks for malignancy; scored are the images that have a mask and a "
+    "map that is not zero",
 )
 NOTHING = "nothing was explained: run 'fusebench explain RESULTS'"
 
@@ -64,9 +65,9 @@ def explanations_table(
             numbers = _numbers(seeds)
             frame.append({"protocol": protocol, "cell": cell, **numbers})
             texts = [_text(numbers, metric) for metric in DECIMALS]
-            counts = [f"{numbers[name]:g}" for name in ("images_with_mask", COUNTED, "images")]
+            counts = [f"{numbers[name]:g}" for name in ("scored_images", COUNTED, "images")]
             display.append([protocol, one_line(cell), *texts, *counts])
-    headings = [*HEADINGS.values(), "Images with mask", "Zero maps", "Images"]
+    headings = [*HEADINGS.values(), "Scored", "Zero maps", "Images"]
     left_out = ", ".join(union([], (one_line(cell) for cell in outdated)))
     return Table(
         name="explanations",
@@ -82,7 +83,7 @@ def explanations_table(
         numbers=tuple(headings),
         brief=(
             *(("Protocol",) if len(protocols) > 1 else ()),
-            *("Model", HEADINGS["mask_share"], HEADINGS["mask_gain"], HEADINGS["pointing_hit"], "Zero maps", "Images"),
+            *("Model", HEADINGS["mask_share"], HEADINGS["mask_gain"], HEADINGS["pointing_hit"], "Scored", "Zero maps"),
         ),
         block="Protocol",
     )
@@ -96,7 +97,7 @@ def _numbers(seeds: list[pd.DataFrame]) -> dict[str, float]:
 
     numbers = {f"{metric}{end}": mean(metric, column) for metric in DECIMALS for end, column in _ENDS.items()}
     counts = {
-        "images_with_mask": mean("mask_share", "n"),
+        "scored_images": mean("mask_share", "n"),
         COUNTED: mean(COUNTED, "value"),
         "images": mean(COUNTED, "n"),
     }

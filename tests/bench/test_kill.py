@@ -92,7 +92,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_tables(
     assert f"{CELLS - found} cells done, {found} found finished, 0 failed" in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in before} == before
     tables = [{path.name: path.read_bytes() for path in (root / "tables").iterdir()} for root in (whole, killed)]
-    assert len(tables[0]) == 36
+    assert len(tables[0]) == 45
     assert tables[0] == tables[1]
     assert list(killed.rglob(".*")) == []
 

@@ -88,3 +88,15 @@ def test_without_several_groups_there_is_no_interval(count: int) -> None:
     found = {one.metric: one for one in cell_scores(images_of(np.full(count, 0.5), np.zeros(count)))}
     assert math.isnan(found["mask_share"].low)
     assert math.isnan(found["mask_share"].value) == (count == 0)
+
+
+def test_lesions_that_no_map_reaches_have_no_gain() -> None:
+    images = images_of(np.zeros(3), np.arange(3)).assign(mask_area=[0.0, 0.0, 0.0])
+    found = {one.metric: one for one in cell_scores(images)}
+    assert (found["mask_share"].value, found["mask_area"].value) == (0, 0)
+    assert math.isnan(found["mask_gain"].value)
+    some = {
+        one.metric: one for one in cell_scores(images.assign(mask_area=[0.0, 0.0, 0.3], mask_share=[0.0, 0.0, 0.6]))
+    }
+    assert some["mask_gain"].value == pytest.approx(2)
+    assert math.isnan(some["mask_gain"].low)  # some draws lack the one image
