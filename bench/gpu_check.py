@@ -21,6 +21,7 @@ import torch
 from bench.engine_rows import ENVIRONMENT, MEASUREMENTS, read_environment
 from bench.environment import describe_environment, machine_name
 from bench.matrix import MATRICES, read_matrix
+from bench.metrics import ALL
 from bench.paper import paper_costs
 from bench.report import build_tables, write_table
 from bench.report.read import read_results, read_rows
@@ -189,7 +190,7 @@ def summary(
         failures: parts that failed, were not needed or are of an earlier call, a sentence each.
         left_out: what could not be run, a sentence each.
     """
-    done = rows[rows["status"] == "done"]
+    done = rows[(rows["status"] == "done") & (rows["subset"] == ALL)]
     wide = done.set_index(["protocol", "seed", "cell", "metric"])["value"].unstack("metric")
     wide = wide.reindex(columns=["wall_s", "setup_s", "peak_memory_mib"])
     failed = rows[rows["status"] == "failed"]

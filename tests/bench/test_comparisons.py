@@ -134,7 +134,7 @@ def test_a_class_in_one_group_and_a_single_group_have_no_interval() -> None:
     assert single.verdict == "not separated"
 
 
-def test_twenty_cells_that_guess_are_rarely_told_apart() -> None:
+def test_cells_of_the_same_accuracy_are_rarely_told_apart() -> None:
     draw = np.random.default_rng(1)
     told = 0
     for _ in range(20):

@@ -192,11 +192,12 @@ def test_without_the_tests_of_the_repository_the_summary_says_so(
 
 
 def test_failed_cells_and_cells_of_one_protocol_alone_are_told_as_they_are() -> None:
-    row = {"seed": 0, "status": "done", "reason": "", "value": 2.0}
+    row = {"seed": 0, "status": "done", "subset": "all", "reason": "", "value": 2.0}
     rows = pd.DataFrame(
         [
             {**row, "cell": "model3/a", "protocol": "paper", "metric": "wall_s"},
             {**row, "cell": "model3/b", "protocol": "clean", "metric": "wall_s"},
+            {**row, "cell": "model3/b", "protocol": "clean", "metric": "wall_s", "subset": "source=busi", "value": 9.0},
             {**row, "cell": "model3/b", "protocol": "clean", "metric": "peak_memory_mib", "value": 1234.0},
             {**row, "cell": "model3/c", "protocol": "clean", "metric": "", "status": "failed", "reason": "no luck"},
         ]

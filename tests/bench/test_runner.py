@@ -132,7 +132,10 @@ def test_rows_are_what_scikit_learn_says_of_the_predictions(
     assert same.drop_duplicates().to_numpy().tolist() == [
         [cell, protocol, 0, "done", "random", "", tiny_prepared.data_hash, ""]
     ]
-    assert set(rows["n"][rows["metric"] == "accuracy"]) == {len(predictions)}
+    accuracy = rows[rows["metric"] == "accuracy"].set_index("subset")["n"].to_dict()
+    parts = {f"{column}={value}" for column in ("modality", "source") for value in predictions[column]}
+    assert (accuracy.pop("all"), set(accuracy)) == (len(predictions), parts)
+    assert sum(n for name, n in accuracy.items() if name.startswith("modality=")) == len(predictions)
 
 
 def test_the_features_of_a_backbone_are_computed_once_for_all_classifiers(
