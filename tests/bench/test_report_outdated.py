@@ -16,7 +16,8 @@ def outdated_notes(table: Table) -> list[str]:
 
 def test_without_measurements_the_tables_say_what_to_do(bare_run: Path) -> None:
     tables = write_report(bare_run)
-    assert list(tables) == ["table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard"]
+    names = ["table1", "table2", "table3", "table4", "table5", "table6", "engines", "explanations", "leaderboard"]
+    assert list(tables) == names
     assert tables["engines"].frame.empty
     assert list(tables["table5"].display["PyTorch, s"]) == ["not measured"] * 3
     for name in ("table5", "engines", "leaderboard"):
