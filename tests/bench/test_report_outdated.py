@@ -15,14 +15,8 @@ def outdated_notes(table: Table) -> list[str]:
 
 
 def test_without_measurements_the_tables_say_what_to_do(bare_run: Path) -> None:
-<<<<<<< HEAD
     tables = write_tables(bare_run)
     assert list(tables)[:8] == [*(f"table{number}" for number in range(1, 7)), "engines", "leaderboard"]
-=======
-    tables = write_report(bare_run)
-    names = ["table1", "table2", "table3", "table4", "table5", "table6", "engines", "explanations", "leaderboard"]
-    assert list(tables) == names
->>>>>>> explain
     assert tables["engines"].frame.empty
     assert list(tables["table5"].display["PyTorch, s"]) == ["not measured"] * 3
     for name in ("table5", "engines", "leaderboard"):
