@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report.layout import METRICS, Table, number
+from bench.report.leaderboard import is_ranked, ordered
 from bench.report.leakage import MODELS, duplicate_sentences, duplicates, gap_sentences, leakage_gap
 from bench.report.notes import status_notes
 from bench.report.read import Results
@@ -70,12 +71,13 @@ def _baselines(summaries: list[Summary], notes: tuple[str, ...]) -> Table:
     headings = [*HEADINGS, "Over majority"]
     return Table(
         name="baselines",
-        title="Models that see almost nothing, beside the best cell of each model (95 % interval).",
+        title="Models that see almost nothing, beside the most accurate cell of each model (95 % interval).",
         notes=(
             *notes,
             *_baseline_sentences(summaries),
             "all are trained on the same rows and judged on the same; over majority: accuracy − that of a model that "
-            "sees nothing; the best cell is the one of the highest accuracy on the test rows themselves",
+            "sees nothing; the most accurate cell is so on these very test rows; whether a test says that it is better, "
+            "the leaderboard tells",
             *status_notes(chosen),
         ),
         frame=pd.DataFrame(
@@ -89,15 +91,13 @@ def _baselines(summaries: list[Summary], notes: tuple[str, ...]) -> Table:
 
 
 def _beside_baselines(summaries: list[Summary]) -> list[Summary]:
-    """Return the baselines and the best cell of each model, protocol by protocol."""
+    """Return the baselines and the most accurate cell of each model, protocol by protocol."""
     chosen: list[Summary] = []
     for protocol in dict.fromkeys(summary.protocol for summary in summaries):
         here = [summary for summary in summaries if summary.protocol == protocol]
         chosen += of_models(here, "baseline")
         for model in MODELS:
-            done = [one for one in of_models(here, model) if isinstance(one.ours("accuracy"), float)]
-            if done:
-                chosen.append(max(done, key=lambda one: (one.ours("accuracy"), one.cell)))
+            chosen += [one for one in ordered(of_models(here, model)) if is_ranked(one)][:1]
     return chosen
 
 
@@ -112,10 +112,8 @@ def _baseline_sentences(summaries: list[Summary]) -> list[str]:
             )
             continue
         told = ", ".join(f"{SEES[cell]} {text}" for cell, text in reached.items())
-        best = max(
-            (one for one in chosen if one.cell not in SEES), key=lambda one: float(one.ours("accuracy")), default=None
-        )
-        beside = f"; {best.cell}, the best of all, reaches {_plain(scores, protocol, best.cell)}" if best else ""
+        best = next(iter(ordered([one for one in chosen if one.cell not in SEES])), None)
+        beside = f"; the most accurate cell, {best.cell}, {_plain(scores, protocol, best.cell)}" if best else ""
         sentences.append(
             f"baselines: under protocol {protocol} a model reaches accuracy (AUC) by seeing {told}{beside}"
         )

@@ -56,7 +56,8 @@ def draw_roc(family: str, run_dir: Path, results: Results, tables: dict[str, Tab
     printed_auc = {row["cell"]: row["value"] for row in paper_metrics().to_dict("records") if row["metric"] == "auc"}
     columns = min(COLUMNS, len(groups))
     rows = math.ceil(len(groups) / columns)
-    below = 0.44 + LINE * (1 + max(len(group) for group in groups.values()) + bool(len(reference)))
+    lines = max(len(group) + len(printed_auc.keys() & set(group)) for group in groups.values())
+    below = 0.44 + LINE * (1 + lines + bool(len(reference)))
     canvas, axes = panels(
         rows,
         columns,
@@ -124,4 +125,4 @@ def _auc(curve: pd.DataFrame, printed_auc: float) -> str:
     auc, low, high = curve[["auc", "auc_low", "auc_high"]].iloc[0]
     text = "undefined" if math.isnan(auc) else f"{auc:.3f}"
     text += "" if math.isnan(low + high) else f" ({low:.3f}–{high:.3f})"
-    return text if math.isnan(printed_auc) else f"{text}; paper {printed_auc:.4f}"
+    return text if math.isnan(printed_auc) else f"{text}\npaper {printed_auc:.4f}"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from bench.report.comparisons import MODALITY
 from bench.report.layout import Table, number, one_line
 from bench.report.read import Results
 from bench.report.summary import union
@@ -45,15 +46,18 @@ def _outcome(protocol: str, group: Any) -> str:
 
 
 def _best(protocol: str, group: Any) -> list[str]:
-    ranked = group[group["rank"].notna()].sort_values("rank")
+    ranked = group[group["rank"].notna()].sort_values("rank", kind="stable")
     if ranked.empty:
         return []
     best = ranked.iloc[0]
     low, high = float(best["accuracy_low"]), float(best["accuracy_high"])
     interval = "" if math.isnan(low + high) else f" (95 % interval {number(low, 3)}–{number(high, 3)})"
-    sentence = f"Best under {protocol}: {best['cell']} with accuracy {number(best['accuracy_ours'], 3)}{interval}"
+    accuracy = f"{number(best['accuracy_ours'], 3)}{interval}"
+    sentence = f"Most accurate under {protocol}: {best['cell']} with {accuracy}"
     if sharing := int((ranked["rank"] == best["rank"]).sum()) - 1:
         sentence += f"; {sharing} others share its place, as no test tells them apart from it"
+        if MODALITY in set(ranked.loc[ranked["rank"] == best["rank"], "cell"]) - {best["cell"]}:
+            sentence += ", among them a model that is told the modality alone"
     return [sentence + "."]
 
 
