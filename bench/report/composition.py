@@ -76,8 +76,8 @@ def _baselines(summaries: list[Summary], notes: tuple[str, ...]) -> Table:
             *notes,
             *_baseline_sentences(summaries),
             "all are trained on the same rows and judged on the same; over majority: accuracy − that of a model that "
-            "sees nothing; the most accurate cell is so on these very test rows; whether a test says that it is better, "
-            "the leaderboard tells",
+            "sees nothing; the most accurate cell is so on these very test rows; whether a test says that it is "
+            "better, the leaderboard tells",
             *status_notes(chosen),
         ),
         frame=pd.DataFrame(
