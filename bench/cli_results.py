@@ -174,8 +174,8 @@ def explain(
     """Map where trained networks look: Grad-CAM of the malignant logit on test images, from the run's folder alone.
 
     Pictures show the map over the image with the lesion outlined where the data set has one; scores say how much of the
-    maps lies inside the lesions, over all test images that have one. Explained are the networks of Models 2 and 3 and
-    of the ablation; Model 1's classifiers on frozen features are not.
+    maps lies inside the lesions, over the test images that have one (at most 1000). Explained are the networks of
+    Models 2 and 3, of the ablation and of the transfer; Model 1's classifiers on frozen features are not.
     """
     from bench.explain import Plan
 

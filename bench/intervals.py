@@ -231,7 +231,8 @@ def wilson(hits: float, of: float) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a proportion (JASA 1927); ``hits`` and ``of`` may be fractions."""
     share, square = hits / of, Z**2 / of
     middle, half = (share + square / 2) / (1 + square), math.sqrt(square * share * (1 - share) + square**2 / 4)
-    return max(0.0, middle - half / (1 + square)), min(1.0, middle + half / (1 + square))
+    low, high = middle - half / (1 + square), middle + half / (1 + square)
+    return 0.0 if hits == 0 else low, 1.0 if hits == of else high  # exactly, as it must hold the share
 
 
 def group_codes(group: np.ndarray) -> tuple[np.ndarray, int]:

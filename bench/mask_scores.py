@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from bench.intervals import wilson
 from bench.metrics import Measured
 
 RESAMPLES = 2000
@@ -56,6 +57,8 @@ def cell_scores(images: pd.DataFrame) -> list[Measured]:
             value = float(above.sum() / below.sum())
         if len(sums) > 1 and (divisors := below[drawn].sum(axis=1)).all():
             low, high = np.percentile(above[drawn].sum(axis=1) / divisors, CONFIDENCE).tolist()
+        if low == high:  # draws that don't vary say nothing
+            low, high = wilson(value * len(sums), len(sums)) if name == "pointing_hit" else (math.nan, math.nan)
         return Measured(metric=name, value=value, unit="1", low=low, high=high, n=len(sound))
 
     zeros = Measured(

@@ -109,6 +109,10 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
     missing = next((file for file in files if not file.is_file()), None)
     if missing:
         raise UserError(f"{missing} is missing: call the same 'fusebench run' again, which writes it from the data")
+    if not (folder / MASK).is_dir():  # it is empty where no image has a lesion
+        raise UserError(
+            f"{folder / MASK} is missing: call the same 'fusebench run' again, which writes it from the data"
+        )
     return TestRows(
         files=files,
         calibration_files=sorted((folder / CALIBRATION).glob("*.png")),

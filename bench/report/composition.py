@@ -106,14 +106,16 @@ def _baseline_sentences(summaries: list[Summary]) -> list[str]:
     for protocol in dict.fromkeys(summary.protocol for summary in summaries):
         chosen = [one for one in _beside_baselines(summaries) if one.protocol == protocol]
         reached = {one.cell: _plain(scores, protocol, one.cell) for one in chosen if one.cell in SEES}
-        if not reached or not all(isinstance(one.ours("accuracy"), float) for one in chosen):
+        if set(reached) != set(SEES) or not all(isinstance(one.ours("accuracy"), float) for one in chosen):
             sentences.append(
                 f"baselines: under protocol {protocol} not all are there; call the same 'fusebench run' again"
             )
             continue
         told = ", ".join(f"{SEES[cell]} {text}" for cell, text in reached.items())
         best = next(iter(ordered([one for one in chosen if one.cell not in SEES])), None)
-        beside = f"; the most accurate cell, {best.cell}, {_plain(scores, protocol, best.cell)}" if best else ""
+        beside = (
+            f"; the most accurate of the others, {best.cell}, {_plain(scores, protocol, best.cell)}" if best else ""
+        )
         sentences.append(
             f"baselines: under protocol {protocol} a model reaches accuracy (AUC) by seeing {told}{beside}"
         )

@@ -9,10 +9,12 @@ import pandas as pd
 from bench.report.layout import NONE, Table, number, one_line
 from bench.report.read_cells import CellId
 from bench.report.read_explanations import Explanation
-from bench.report.summary import union
+from bench.report.summary import mean_interval, union
 
 DECIMALS = {"mask_share": 3, "mask_area": 3, "mask_gain": 2, "pointing_hit": 3}
 HEADINGS = {"mask_share": "In lesion", "mask_area": "Even map", "mask_gain": "Gain", "pointing_hit": "Pointing hit"}
+MOST = {"mask_gain": math.inf}
+"""Of a metric that may be above 1."""
 COUNTED = "zero_maps"
 COLUMNS = (
     *("protocol", "cell"),
@@ -48,7 +50,7 @@ def current(
 def explanations_table(
     explanations: Mapping[CellId, Explanation], cells: list[str], outdated: list[str], notes: tuple[str, ...]
 ) -> Table:
-    """Return the scores of the maps of every explained cell, means over its seeds.
+    """Return the scores of the maps of every explained cell, means over its seeds with the intervals of these means.
 
     Args:
         explanations: from ``current``.
@@ -92,24 +94,25 @@ def explanations_table(
 def _numbers(seeds: list[pd.DataFrame]) -> dict[str, float]:
     """Return the means over the seeds, ends of intervals too; numbers that one seed lacks are NaN."""
 
-    def mean(metric: str, column: str) -> float:
-        return float(np.mean([rows.set_index("metric")[column][metric] for rows in seeds]))
+    def values(metric: str, column: str) -> np.ndarray:
+        return np.array([rows.set_index("metric")[column][metric] for rows in seeds], dtype=np.float64)
 
-    numbers = {f"{metric}{end}": mean(metric, column) for metric in DECIMALS for end, column in _ENDS.items()}
+    numbers: dict[str, float] = {}
+    for metric in DECIMALS:
+        value, low, high = (values(metric, column) for column in ("value", "low", "high"))
+        ends = mean_interval(value, low, high, most=MOST.get(metric, 1.0))
+        numbers |= {metric: float(value.mean()), **dict(zip((f"{metric}_low", f"{metric}_high"), ends, strict=True))}
     counts = {
-        "scored_images": mean("mask_share", "n"),
-        COUNTED: mean(COUNTED, "value"),
-        "images": mean(COUNTED, "n"),
+        "scored_images": values("mask_share", "n"),
+        COUNTED: values(COUNTED, "value"),
+        "images": values(COUNTED, "n"),
     }
-    return numbers | counts | {COUNTED: mean(COUNTED, "value"), "seeds": len(seeds)}
-
-
-_ENDS = {"": "value", "_low": "low", "_high": "high"}
+    return numbers | {name: float(count.mean()) for name, count in counts.items()} | {"seeds": len(seeds)}
 
 
 def _text(numbers: dict[str, float], metric: str) -> str:
     """Return ``value (low–high)``; for the area, which no network decides, the value alone."""
-    value, low, high = (numbers[metric + end] for end in _ENDS)
+    value, low, high = (numbers[metric + end] for end in ("", "_low", "_high"))
     text = number(value, DECIMALS[metric])
     if metric == "mask_area" or text == NONE or math.isnan(low + high):
         return text

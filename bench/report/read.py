@@ -1,6 +1,7 @@
 """A run's folder read back: ``run.json``, the rows and predictions of its cells and all made of them, checked."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from bench.engine_rows import (
     machine_name,
     read_environment,
 )
+from bench.metrics import SCORES
 from bench.report.layout import one_line
 from bench.report.read_cells import CellId, read_histories, read_predictions
 from bench.report.read_explanations import Explanation, read_explanations
@@ -115,11 +117,19 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         for item in run[key]:
             if not isinstance(item, kind):
                 raise UserError(f"{path}: {key}: {item!r} is {type(item).__name__}, not {kind.__name__}")
+    if not isinstance(run.get("environments", {}), dict):
+        raise UserError(f"{path}: 'environments' is {type(run['environments']).__name__}, not dict")
     _check_keys(run["data"], DATA_KEYS, f"{path}: data")
+    for name in run["data"]["synthetic_sources"]:
+        if not isinstance(name, str):
+            raise UserError(f"{path}: data.synthetic_sources: {name!r} is {type(name).__name__}, not str")
     for place, count in enumerate(run["data"]["counts"]):
         _check_keys(count, COUNT_KEYS, f"{path}: data.counts[{place}]")
         if count["label"] not in LABEL_NAMES:
             raise UserError(f"{path}: data.counts[{place}]: label {count['label']} is not 0 (benign) or 1 (malignant)")
+        for name in ("images", "copies"):
+            if not 0 <= count[name] <= LARGEST_WHOLE:
+                raise UserError(f"{path}: data.counts[{place}]: {name} is not a number from 0 to {LARGEST_WHOLE}")
     return run
 
 
@@ -129,12 +139,12 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
     A run without a finished cell gives an empty frame.
 
     Raises:
-        UserError: a ``rows.csv`` cannot be read, its columns are not ``ROW_COLUMNS``, a number is text, or a status
-            is neither done nor failed.
+        UserError: a ``rows.csv`` cannot be read, its columns are not ``ROW_COLUMNS``, a number is text or can't
+            be, or a status is neither done nor failed.
     """
     cells = run_dir / "cells"
     places = _places(cells, "*/*/**/rows.csv")
-    frames = [_read_rows(cells / place, RESULT_ROWS, _keys(place.parent)) for place in places]
+    frames = [_read_results(cells / place, _keys(place.parent)) for place in places]
     return pd.concat(frames, ignore_index=True) if frames else _empty(RESULT_ROWS)
 
 
@@ -189,6 +199,15 @@ def _machine(folder: Path) -> tuple[str, str]:
     return found, one_line(machine_name(environment), NAME_LENGTH)
 
 
+def _read_results(path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
+    rows = _read_rows(path, RESULT_ROWS, keys)
+    scores = rows[rows["metric"].isin(SCORES)]
+    for column in ("value", "low", "high"):
+        for metric, wrong in scores.loc[scores[column].abs() > 1, ["metric", column]].itertuples(index=False):
+            raise UserError(f"{path}: {column} {wrong} of {metric} is not within −1 and 1")
+    return rows
+
+
 def _read_engines(path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
     rows = _read_rows(path, ENGINE_ROWS, keys)
     for status, metric, unit in zip(rows["status"], rows["metric"], rows["unit"], strict=True):
@@ -231,7 +250,7 @@ def _numbers_parsed(rows: pd.DataFrame, schema: _Schema, path: Path) -> pd.DataF
         if column in schema.whole:
             wrong, kind = ~(numbers.between(0, LARGEST_WHOLE) & (numbers % 1 == 0)), "a whole number"
         else:
-            wrong, kind = numbers.isna() & ~rows[column].isin(("", "nan")), "a number"
+            wrong, kind = ~numbers.abs().lt(math.inf) & ~rows[column].isin(("", "nan")), "a finite number"
         for text in rows.loc[wrong, column]:
             raise UserError(f"{path}: {column} {text!r} is not {kind}")
         parsed[column] = numbers.astype(int) if column in schema.whole else numbers

@@ -42,10 +42,9 @@ class Explanation:
 
     @property
     def pictures(self) -> dict[int, Path]:
-        """Test row -> the picture of its map, of those that are there, in the order of the rows."""
+        """Test row -> the picture of its map, in the order of the rows."""
         shown = sorted(self.images.loc[self.images["shown"] == 1, "row"])
-        files = {int(row): self.folder / overlay_name(int(row)) for row in shown}
-        return {row: file for row, file in files.items() if file.is_file() and not file.is_symlink()}
+        return {int(row): self.folder / overlay_name(int(row)) for row in shown}
 
     def captions(self) -> list[dict[str, object]]:
         """Return, for each picture, its ``file`` and the columns of ``images`` that tell what it shows.
@@ -97,9 +96,15 @@ def read_explanation(folder: Path) -> Explanation:
             raise _damaged(folder / IMAGES, f"a {column} is not within 0 and 1")
     if images["row"].duplicated().any():
         raise _damaged(folder / IMAGES, "a row occurs twice")
+    if len(images) != rows.set_index("metric").loc["zero_maps", "n"]:
+        raise _damaged(folder / IMAGES, f"it does not have a line for each image that {ROWS} counts")
     for column in TEXTS:
         images[column] = images[column].map(one_line)
-    return Explanation(folder=folder, rows=rows, images=images)
+    found = Explanation(folder=folder, rows=rows, images=images)
+    for file in found.pictures.values():
+        if file.is_symlink() or not file.is_file():
+            raise _damaged(file, "it is no file")
+    return found
 
 
 def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:

@@ -39,6 +39,8 @@ def read_straddling(run_dir: Path) -> pd.DataFrame:
         empty = numbers.isna()
         if not (empty | (numbers.abs().le(LARGEST_WHOLE) & numbers.ge(0) & (numbers % 1 == 0))).all(axis=None):
             raise ValueError("a count is not a whole number")
+        if (numbers["test_rows"] == 0).any():
+            raise ValueError("there is no test row")
         if empty[list(WHOLE)].any(axis=None) or empty[list(OF_THE_SPLIT)].nunique(axis=1).gt(1).any():
             raise ValueError("a count is missing")
         if (numbers["leaked_rows"] > numbers["test_rows"]).any() or (numbers["straddling"] > numbers["groups"]).any():

@@ -77,13 +77,15 @@ def summarise(run: dict[str, Any], rows: pd.DataFrame, subset: str = ALL) -> lis
     ]
 
 
-def mean_interval(value: np.ndarray, low: np.ndarray, high: np.ndarray, least: float = 0.0) -> tuple[float, float]:
+def mean_interval(
+    value: np.ndarray, low: np.ndarray, high: np.ndarray, least: float = 0.0, most: float = 1.0
+) -> tuple[float, float]:
     """Return the 95 % interval of the mean over seeds [S], from each seed's value and interval.
 
     To each side, two variances are added: that of the test rows, the mean over the seeds as these share their rows at
     least in part, and that of the mean over the seeds, with Student's t for as many degrees of freedom as Welch and
     Satterthwaite (Biometrics Bulletin 1946) give the sum. One seed keeps its interval, which says nothing of others.
-    Clipped to what the metric can be, ``least`` to 1.
+    Clipped to what the metric can be, ``least`` to ``most``.
     """
     seeds, mean = len(value), float(np.mean(value))
     if seeds == 1:
@@ -94,7 +96,7 @@ def mean_interval(value: np.ndarray, low: np.ndarray, high: np.ndarray, least: f
         within = np.mean((end - value) ** 2) / Z**2
         freedom = (within + between) ** 2 / (between**2 / (seeds - 1)) if between > 0 else math.inf
         halves.append(float(student.ppf(0.975, freedom) * np.sqrt(within + between)))
-    low_end, high_end = np.clip([mean - halves[0], mean + halves[1]], least, 1)  # NaN stays
+    low_end, high_end = np.clip([mean - halves[0], mean + halves[1]], least, most)  # NaN stays
     return float(low_end), float(high_end)
 
 

@@ -18,7 +18,9 @@ from bench.explain import Plan, Summary, explain, shown_rows
 from bench.explanation_rows import EXPLANATION_COLUMNS, IMAGE_COLUMNS
 from bench.overlay import OUTLINE, SMALLEST_SIDE, overlay
 from bench.report import build_tables, read_results
+from bench.report.explanations import explanations_table
 from bench.report.read_explanations import read_explanations
+from bench.report.summary import mean_interval
 from bench.run_images import find_test_rows
 from fusion.errors import UserError
 from fusion.prepare import Prepared, prepare
@@ -154,6 +156,26 @@ def test_one_cell_that_fails_does_not_end_the_others(out: Path) -> None:
     assert not folder(out).exists()
 
 
+def test_seeds_that_differ_widen_the_interval_of_a_score(out: Path) -> None:
+    one = read_results(out).explanations["clean", 0, CNN]
+    ends = {"value": (0.1, 0.5), "low": (0.08, 0.48), "high": (0.12, 0.52)}
+    seeds = {
+        ("clean", seed, CNN): replace(one, rows=one.rows.assign(**{name: two[seed] for name, two in ends.items()}))
+        for seed in (0, 1)
+    }
+    (line,) = explanations_table(seeds, [CNN], [], ()).frame.to_dict("records")
+    expected = mean_interval(*(np.array(two) for two in ends.values()))
+    assert (line["mask_share"], line["mask_share_low"], line["mask_share_high"]) == (pytest.approx(0.3), *expected)
+    assert line["mask_gain_high"] > 1 > line["mask_share_high"] - 1e-9
+
+
+def test_masks_that_are_gone_are_named(out: Path) -> None:
+    rows = find_test_rows(out, out / "cells" / "clean" / "0" / CNN)
+    shutil.rmtree(next(iter(rows.mask_files.values())).parent)
+    (failure,) = explained(out, only=[CNN]).failed
+    assert "mask is missing: call the same 'fusebench run' again" in failure
+
+
 def test_a_damaged_mask_of_the_run_is_named(out: Path) -> None:
     rows = find_test_rows(out, out / "cells" / "clean" / "0" / CNN)
     next(iter(rows.mask_files.values())).write_bytes(b"no mask")
@@ -171,6 +193,10 @@ def edited(name: str, column: str, value: object) -> Callable[[Path], None]:
     return edit
 
 
+def edited_lines(path: Path) -> None:
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no images": (lambda place: (place / "images.csv").unlink(), "missing or damaged"),
     "no text": (lambda place: (place / "rows.csv").write_bytes(b"\xff\xfe\x00"), "missing or damaged"),
@@ -180,6 +206,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a value as text": (edited("rows.csv", "value", "high"), "a value is not a number"),
     "a share of 2": (edited("images.csv", "mask_share", 2), "is not within 0 and 1"),
     "a row that is a path": (edited("images.csv", "row", "../../x"), "a row is not a whole number"),
+    "a lost line": (lambda place: edited_lines(place / "images.csv"), "does not have a line for each image"),
+    "a lost picture": (lambda place: next(place.glob("*.png")).unlink(), "it is no file"),
     "a row twice": (edited("images.csv", "row", 1), "a row occurs twice"),
 }
 

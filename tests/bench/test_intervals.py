@@ -139,3 +139,8 @@ def test_one_class_has_no_curve() -> None:
 def test_wilsons_interval_is_scipys(hits: int, of: int) -> None:
     expected = binomtest(hits, of).proportion_ci(0.95, method="wilson")
     assert wilson(hits, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("of", range(1, 50))
+def test_wilsons_interval_holds_the_share(of: int) -> None:
+    assert (wilson(0, of)[0], wilson(of, of)[1]) == (0, 1)

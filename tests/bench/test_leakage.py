@@ -146,6 +146,7 @@ def test_a_split_that_was_not_possible_is_told(two_protocols: Path) -> None:
         ("124,275", "inf,275", "a count is not a whole number"),
         ("124,275", ",275", "a count is missing"),
         (",92,178,431", ",,178,431", "a count is missing"),
+        (",92,178,431", ",92,0,0", "there is no test row"),
         (",92,178,431", ",92,432,431", "a count is larger than its whole"),
         (",92,178,431", ",125,178,431", "a count is larger than its whole"),
         ("paper,0,joined,all", "paper,0,known,busi", "a line occurs twice"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 
 from bench.explanation_rows import EXPLANATION_METRICS
 from bench.mask_scores import cell_scores, image_scores
@@ -81,6 +82,13 @@ def test_images_of_one_group_count_as_one_draw() -> None:
     four_each = next(iter(cell_scores(images_of(np.repeat(share, 4), np.repeat(np.arange(50), 4)))))
     assert (four_each.low, four_each.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
     assert four_each.n == 200
+
+
+def test_hits_that_are_all_alike_are_not_certain() -> None:
+    found = {one.metric: one for one in cell_scores(images_of(np.full(13, 0.2), np.arange(13)))}
+    hit = found["pointing_hit"]
+    assert (hit.value, hit.low, hit.high) == (0, *binomtest(0, 13).proportion_ci(0.95, method="wilson"))
+    assert math.isnan(found["mask_share"].low)
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -18,7 +18,9 @@ from fusion.errors import UserError
     [
         (lambda text: text.replace(",unit,", ",units,"), "lacks unit and has the unknown units"),
         (lambda text: text.replace("metric,value", "value,metric"), "another order"),
-        (lambda text: text.replace(",0.8,", ",0.8 mm,", 1), "value '0.8 mm' is not a number"),
+        (lambda text: text.replace(",0.8,", ",0.8 mm,", 1), "value '0.8 mm' is not a finite number"),
+        (lambda text: text.replace(",0.8,", ",-inf,", 1), "value '-inf' is not a finite number"),
+        (lambda text: text.replace(",0.8,", ",8.0,", 1), "value 8.0 of sensitivity is not within −1 and 1"),
         (lambda text: text.replace(",done,", ",perhaps,", 1), "status 'perhaps' is not one of done, failed"),
         (lambda _: "", "cannot be read as CSV"),
         (lambda text: text + '"', "cannot be read as CSV"),
@@ -53,6 +55,9 @@ def test_a_cell_whose_writing_was_interrupted_is_not_read(tmp_path: Path) -> Non
         (json.dumps(run_json(seeds=["0"])), "seeds: '0' is str, not int"),
         (json.dumps(run_json(data={"counts": [{}]})), "lacks 'source'"),
         (json.dumps(run_json(data={"counts": [counts()[0] | {"label": 2}]})), "label 2 is not 0 (benign) or 1"),
+        (json.dumps(run_json(data={"counts": [counts()[0] | {"images": 10**400}]})), "images is not a number from 0"),
+        (json.dumps(run_json(data={"synthetic_sources": [{}]})), "synthetic_sources: {} is dict, not str"),
+        (json.dumps(run_json(environments=[])), "'environments' is list, not dict"),
     ],
 )
 def test_a_folder_that_is_no_run_is_refused_on_one_line(tmp_path: Path, text: str | None, message: str) -> None:

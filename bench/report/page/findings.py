@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.report.comparisons import MODALITY
-from bench.report.layout import Table, number, one_line
+from bench.report.layout import NONE, Table, number, one_line
 from bench.report.read import Results
 from bench.report.summary import union
 
@@ -56,8 +56,8 @@ def _best(protocol: str, group: Any) -> list[str]:
     sentence = f"Most accurate under {protocol}: {best['cell']} with {accuracy}"
     if sharing := int((ranked["rank"] == best["rank"]).sum()) - 1:
         sentence += f"; {sharing} others share its place, as no test tells them apart from it"
-        if MODALITY in set(ranked.loc[ranked["rank"] == best["rank"], "cell"]) - {best["cell"]}:
-            sentence += ", among them a model that is told the modality alone"
+    if best["versus_modality"] != NONE:
+        sentence += f"; against {MODALITY}, which is told the modality alone: {best['versus_modality']}"
     return [sentence + "."]
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from bench.engine_rows import ENVIRONMENT, MEASUREMENTS
+from bench.metrics import ALL
 from bench.report.layout import NONE, number
 from bench.report.read import Results
 from bench.report.summary import union
@@ -127,9 +128,8 @@ def _facts(content: Any) -> Iterator[tuple[str, str]]:
 
 def _origin(run_dir: Path, anchor: str, rows: pd.DataFrame, protocol: str, cell: str) -> Origin:
     seeds = tuple(sorted(set(rows["seed"])))
-    # a run that has values per subset of its test rows keeps them in rows.csv; here stand those of all rows
-    whole = rows[rows["subset"].isin(("", "all"))] if "subset" in rows else rows
-    done = whole[(whole["status"] == "done") & (whole["metric"] != "")]
+    # rows.csv has values for subsets of the test rows too
+    done = rows[(rows["status"] == "done") & (rows["subset"] == ALL)]
     texts = {(row["metric"], row["seed"]): _value(row) for row in done.to_dict("records")}
     units = dict(zip(done["metric"], done["unit"], strict=True))
     first = rows.drop_duplicates("seed").set_index("seed")
