@@ -166,7 +166,7 @@ def _calibration_error(value: float, drawn: np.ndarray, chance: np.ndarray) -> t
     """
     low, high = np.quantile(drawn, (0.025, 0.975))
     is_refuted = value > np.quantile(chance, 0.95)
-    return (max(0.0, 2 * value - high) if is_refuted else 0.0), max(value, 2 * value - low)
+    return (max(0.0, 2 * value - high) if is_refuted else 0.0), min(1.0, max(value, 2 * value - low))
 
 
 def _kappa(sensitivity: float, specificity: float, sums: np.ndarray) -> float:

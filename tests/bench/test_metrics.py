@@ -17,7 +17,7 @@ from sklearn.metrics import (
 )
 
 from bench.intervals import RESAMPLES, SEED
-from bench.metrics import BINS, COUNTS, Measured, classification_metrics, decide, subset_metrics
+from bench.metrics import BINS, COUNTS, SCORES, Measured, classification_metrics, decide, subset_metrics
 
 NAMES = [*("sensitivity", "specificity", "ppv", "npv", "accuracy", "kappa", "auc", "brier", "ece"), *COUNTS]
 PROPORTIONS = NAMES[:5]
@@ -233,3 +233,11 @@ def test_every_modality_and_source_that_occurs_is_measured_alone() -> None:
         roc_auc_score(label[source == "busi"], probability[source == "busi"])
     )
     assert found["modality=ultrasound", "accuracy"].n == 60
+
+
+def test_ends_lie_within_what_a_score_can_be() -> None:
+    label, group = np.arange(12) % 2, np.arange(12)
+    for probability in (1 - label, np.where(group == 0, 0.5, 1 - label), np.full(12, 1.0)):
+        for one in classification_metrics(label, probability.astype(float), group):
+            if one.metric in SCORES:
+                assert not np.abs([one.low, one.high]).max() > 1, one
