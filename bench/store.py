@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from safetensors import SafetensorError
 
 from bench.metrics import ALL, COUNTS, SCORES, Measured
 from fusion.errors import UserError
-from fusion.files import content_hash, make_folder, read_json, share, sync, write_json
+from fusion.files import content_hash, read_json, replacing_folder, write_json
 
 ROW_COLUMNS = (
     "cell",  # model1/resnet50+svm, model2/resnet50+sgdm, model3/cnn17+e25+b64, ablation/cnn17+ultrasound
@@ -132,27 +130,13 @@ def write_cell(
     Raises:
         UserError: the files can't be written.
     """
-    make_folder(folder.parent)
-    partial = folder.with_name(f".{folder.name}.partial")
-    replaced = folder.with_name(f".{folder.name}.replaced")
     try:
-        for stale in (partial, replaced):
-            shutil.rmtree(stale, ignore_errors=True)
-        partial.mkdir()
-        write_files(partial)
-        write_json(partial / DEFINITION, definition)
-        rows.to_csv(partial / ROWS, index=False)
-        for file in partial.iterdir():
-            share(file)
-            sync(file)
-        sync(partial)
-        if folder.exists():
-            os.rename(folder, replaced)
-        os.rename(partial, folder)
-        sync(folder.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
-        raise UserError(f"can't write {folder}: {getattr(error, 'strerror', None) or error}") from error
+        with replacing_folder(folder) as partial:
+            write_files(partial)
+            write_json(partial / DEFINITION, definition)
+            rows.to_csv(partial / ROWS, index=False)
+    except SafetensorError as error:  # safetensors has an error of its own for a full disk
+        raise UserError(f"can't write {folder}: {error}") from error
 
 
 def has_backbone(out: Path) -> bool:
