@@ -33,7 +33,7 @@ def test_a_stored_network_gives_its_predictions_again(
     whole_run: Path, matrix: Matrix, tiny_prepared: Prepared, cell: str
 ) -> None:
     (planned,) = (one for one in matrix.cells if one.name == cell)
-    split = split_rows(tiny_prepared.catalog, "paper", 0, modality=planned.modality, augmented=planned.augmented)
+    split = bench.cell.rows_of(planned, tiny_prepared, "paper", 0)
     mean, std = normalisation(planned.network)
     loader = make_loader("resident", tiny_prepared, BatchSpec(seed=0, mean=mean, std=std))
     torch.manual_seed(123)
@@ -92,8 +92,16 @@ def test_the_same_seed_gives_the_same_predictions_in_another_folder(
     tmp_path: Path, whole_run: Path, run_tiny: Callable[..., Summary]
 ) -> None:
     # The order of the work must not matter either.
-    for only in (["ablation/*"], ["model3/*"], ["model2/*"], ["model1/*+svm"], ["model1/*"]):
-        run_tiny(tmp_path / "run", only, protocols=PROTOCOLS[::-1])
+    for only in (
+        ["ablation/*"],
+        ["model3/*"],
+        ["model2/*"],
+        ["model1/*+svm"],
+        ["model1/*"],
+        ["transfer/*"],
+        ["baseline/*"],
+    ):
+        run_tiny(tmp_path / "run", [only], protocols=PROTOCOLS[::-1])
     for protocol in PROTOCOLS:
         for cell in CELLS:
             one, two = (cell_folder(out, cell, protocol) for out in (whole_run, tmp_path / "run"))
