@@ -92,15 +92,7 @@ def test_the_same_seed_gives_the_same_predictions_in_another_folder(
     tmp_path: Path, whole_run: Path, run_tiny: Callable[..., Summary]
 ) -> None:
     # The order of the work must not matter either.
-    for only in (
-        ["ablation/*"],
-        ["model3/*"],
-        ["model2/*"],
-        ["model1/*+svm"],
-        ["model1/*"],
-        ["transfer/*"],
-        ["baseline/*"],
-    ):
+    for only in ("ablation/*", "model3/*", "model2/*", "model1/*+svm", "model1/*", "transfer/*", "baseline/*"):
         run_tiny(tmp_path / "run", [only], protocols=PROTOCOLS[::-1])
     for protocol in PROTOCOLS:
         for cell in CELLS:
