@@ -1,7 +1,6 @@
 """A run's folder read back: ``run.json``, the rows and predictions of its cells and all made of them, checked."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,7 +249,7 @@ def _numbers_parsed(rows: pd.DataFrame, schema: _Schema, path: Path) -> pd.DataF
         if column in schema.whole:
             wrong, kind = ~(numbers.between(0, LARGEST_WHOLE) & (numbers % 1 == 0)), "a whole number"
         else:
-            wrong, kind = ~numbers.abs().lt(math.inf) & ~rows[column].isin(("", "nan")), "a finite number"
+            wrong, kind = numbers.isna() & ~rows[column].isin(("", "nan")), "a number"
         for text in rows.loc[wrong, column]:
             raise UserError(f"{path}: {column} {text!r} is not {kind}")
         parsed[column] = numbers.astype(int) if column in schema.whole else numbers

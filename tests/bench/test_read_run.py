@@ -18,8 +18,8 @@ from fusion.errors import UserError
     [
         (lambda text: text.replace(",unit,", ",units,"), "lacks unit and has the unknown units"),
         (lambda text: text.replace("metric,value", "value,metric"), "another order"),
-        (lambda text: text.replace(",0.8,", ",0.8 mm,", 1), "value '0.8 mm' is not a finite number"),
-        (lambda text: text.replace(",0.8,", ",-inf,", 1), "value '-inf' is not a finite number"),
+        (lambda text: text.replace(",0.8,", ",0.8 mm,", 1), "value '0.8 mm' is not a number"),
+        (lambda text: text.replace(",0.8,", ",-inf,", 1), "value -inf of sensitivity is not within −1 and 1"),
         (lambda text: text.replace(",0.8,", ",8.0,", 1), "value 8.0 of sensitivity is not within −1 and 1"),
         (lambda text: text.replace(",done,", ",perhaps,", 1), "status 'perhaps' is not one of done, failed"),
         (lambda _: "", "cannot be read as CSV"),
