@@ -16,7 +16,7 @@ from bench.baselines import Source, baseline_constants, fit_baseline
 from bench.extract import features_folder, features_of
 from bench.matrix import Cell
 from bench.step import PRECISIONS, STEPS, choose_step, graph_obstacle
-from bench.train import OPTIMIZERS, Epoch, choose_precision, train
+from bench.train import OPTIMIZERS, Epoch, choose_device, choose_precision, train
 from fusion.augment import COPIES
 from fusion.errors import UserError
 from fusion.loaders import LOADERS, BatchSpec, Loader, choose_loader, make_loader
@@ -54,7 +54,6 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("loader", self.loader, ("auto", *LOADERS)),
-            ("device", self.device, ("auto", "cpu", "cuda")),
             ("precision", self.precision, ("auto", *PRECISIONS)),
             ("step", self.step, ("auto", *STEPS)),
         ):
@@ -62,13 +61,11 @@ class Settings:
                 raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(allowed)}")
         if self.weights not in ("imagenet", "random") and not (self.weights and Path(self.weights).is_dir()):
             raise UserError(f"weights {self.weights!r} are unknown; choose imagenet, random, or an existing folder")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device 'cuda' is asked for, but torch sees no GPU here; choose 'cpu' or 'auto'")
+        choose_device(self.device)
 
     def torch_device(self) -> torch.device:
         """Return the device that is meant."""
-        gpu = torch.cuda.is_available() if self.device == "auto" else self.device == "cuda"
-        return torch.device("cuda" if gpu else "cpu")
+        return choose_device(self.device)
 
     def torch_precision(self) -> str:
         """Return the precision that is meant, a key of ``PRECISIONS``."""

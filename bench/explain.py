@@ -24,6 +24,7 @@ from bench.explanation_rows import (
     ROWS,
     explanation_folder,
     overlay_name,
+    predictions_hash,
 )
 from bench.export import load_classifier
 from bench.mask_scores import cell_scores, image_scores
@@ -33,6 +34,7 @@ from bench.report.read import read_rows, read_run
 from bench.report.read_explanations import read_explanation
 from bench.run_images import TestRows, find_test_rows
 from bench.store import cell_folder
+from bench.train import choose_device
 from fusion.errors import UserError
 from fusion.files import content_hash, file_hash, replacing_folder, sole_writer
 from fusion.images import UnreadableImageError
@@ -75,15 +77,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not 1 <= self.images <= MOST_SHOWN:
             raise UserError(f"--images {self.images} is not a whole number from 1 to {MOST_SHOWN}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise UserError(f"device {self.device!r} is unknown; choose from auto, cpu, cuda")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device 'cuda' is asked for, but torch sees no GPU here; choose 'cpu' or 'auto'")
-
-    def torch_device(self) -> torch.device:
-        """Return the device that is meant."""
-        gpu = torch.cuda.is_available() if self.device == "auto" else self.device == "cuda"
-        return torch.device("cuda" if gpu else "cpu")
+        choose_device(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +108,7 @@ def explain(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable
     cells = _cells(read_rows(run_dir), plan.only)
     if not (plan.every or plan.only):
         cells = one_of_each_network(run, cells)
-    device, size = plan.torch_device(), run["data"]["image_size"]
+    device, size = choose_device(plan.device), run["data"]["image_size"]
     set_numerics(device)
     work = [FORWARD_GMACS[cell["network"]] + 1 for cell in cells]  # beside its arithmetic each has its files
     done, explained, failed = 0.0, 0, []
@@ -197,7 +191,8 @@ def _explain_cell(
             advance(len(lines) / len(explained))
         images = pd.DataFrame(lines, columns=list(IMAGE_COLUMNS)).astype({"zero_map": int})
         images.to_csv(partial / IMAGES, index=False)
-        common = {key: cell[key] for key in COMMON} | {"explanation_hash": made_of}
+        common = {key: cell[key] for key in COMMON}
+        common |= {"predictions_hash": predictions_hash(rows.predictions), "explanation_hash": made_of}
         measured = [{**common, **vars(one)} for one in cell_scores(images)]
         pd.DataFrame(measured, columns=list(EXPLANATION_COLUMNS)).to_csv(partial / ROWS, index=False)
     return True

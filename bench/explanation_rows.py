@@ -6,6 +6,11 @@ image that was explained) and ``NNNNN.png``, the map over the test row of that n
 
 from pathlib import Path
 
+import pandas as pd
+
+from bench.store import PREDICTION_COLUMNS
+from fusion.files import content_hash
+
 EXPLANATIONS, ROWS, IMAGES = "explanations", "rows.csv", "images.csv"
 FAMILIES = ("model2", "model3", "ablation", "transfer")
 """Cells that are a network from pixels to logits. Model 1 and the baselines are not explained: a map needs a gradient
@@ -19,6 +24,7 @@ EXPLANATION_COLUMNS = (
     "high",
     "n",  # images the value was computed over
     *("weights", "synthetic_sources", "data_hash", "config_hash"),  # as in the rows of the cell
+    "predictions_hash",  # of the cell that was explained: one that is trained anew has other maps
     "explanation_hash",  # of what the maps were made of: weights, predictions, masks, method
 )
 EXPLANATION_METRICS = {
@@ -38,6 +44,11 @@ IMAGE_COLUMNS = (
     "zero_map",  # 1 where no place speaks for malignancy
     "shown",  # 1 where the map lies in a picture, NNNNN.png
 )
+
+
+def predictions_hash(predictions: pd.DataFrame) -> str:
+    """Return the hash of a cell's predictions, rows of ``PREDICTION_COLUMNS``."""
+    return content_hash(predictions[list(PREDICTION_COLUMNS)].to_csv(index=False))
 
 
 def explanation_folder(run_dir: Path, protocol: str, seed: int, cell: str) -> Path:

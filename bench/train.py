@@ -15,6 +15,7 @@ from fusion.errors import UserError
 from fusion.loaders import Loader, ResidentLoader
 from fusion.split import Split
 
+DEVICES = ("auto", "cpu", "cuda")
 L2 = 1e-4
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgdm": partial(torch.optim.SGD, momentum=0.9, weight_decay=L2),
@@ -69,6 +70,19 @@ class Epoch:
     validation_loss: float
     validation_accuracy: float
     learning_rate: float
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device ``cpu``, ``cuda`` or ``auto``: the GPU where there is one.
+
+    Raises:
+        UserError: the name is unknown, or there is no GPU.
+    """
+    if name not in DEVICES:
+        raise UserError(f"device {name!r} is unknown; choose from {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is asked for, but torch sees no GPU here; choose 'cpu' or 'auto'")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def choose_precision(device: torch.device) -> str:

@@ -63,7 +63,7 @@ def write_report(run_dir: Path) -> Report:
     results = read_results(run_dir)
     tables = _write_tables(run_dir, results)
     figures = write_figures(run_dir, results, tables)
-    explained, _ = current(results.explanations, results.rows)
+    explained, _ = current(results)
     page = write_page(
         run_dir,
         results,

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from bench.explanation_rows import predictions_hash
 from bench.report.layout import NONE, Table, number, one_line
+from bench.report.read import Results
 from bench.report.read_cells import CellId
 from bench.report.read_explanations import Explanation
 from bench.report.summary import mean_interval, union
@@ -34,17 +36,21 @@ NOTES = (
 NOTHING = "nothing was explained: run 'fusebench explain RESULTS'"
 
 
-def current(
-    explanations: Mapping[CellId, Explanation], rows: pd.DataFrame
-) -> tuple[dict[CellId, Explanation], list[str]]:
-    """Return the explanations of cells as ``rows``, the results, have them now, and the names of the other cells."""
-    done = rows[rows["status"] == "done"]
+def current(results: Results) -> tuple[dict[CellId, Explanation], list[str]]:
+    """Return the explanations of cells as the run has them now, and the names of the cells of the others."""
+    done = results.rows[results.rows["status"] == "done"]
     now = {
         (protocol, int(seed), cell): code
         for protocol, seed, cell, code in done[["protocol", "seed", "cell", "config_hash"]].itertuples(index=False)
     }
-    fits = {key: set(one.rows["config_hash"]) == {now.get(key)} for key, one in explanations.items()}
-    return {key: one for key, one in explanations.items() if fits[key]}, [key[2] for key in fits if not fits[key]]
+
+    def fits(key: CellId, one: Explanation) -> bool:
+        if key not in now or set(one.rows["config_hash"]) != {now[key]}:
+            return False
+        return set(one.rows["predictions_hash"]) == {predictions_hash(results.predictions[key])}
+
+    kept = {key: one for key, one in results.explanations.items() if fits(key, one)}
+    return kept, [key[2] for key in results.explanations if key not in kept]
 
 
 def explanations_table(

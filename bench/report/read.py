@@ -18,6 +18,7 @@ from bench.engine_rows import (
     read_environment,
 )
 from bench.metrics import SCORES
+from bench.report.csv_numbers import LARGEST_WHOLE, parse_numbers, read_texts
 from bench.report.layout import one_line
 from bench.report.read_cells import CellId, read_histories, read_predictions
 from bench.report.read_explanations import Explanation, read_explanations
@@ -48,8 +49,6 @@ ENGINE_ROWS = _Schema(
     once=("engine", "precision", "batch", "metric"),
 )
 NUMBERS = ("value", "low", "high", "n")
-LARGEST_WHOLE = 2**53
-"""A CSV's numbers are read as float64, which holds whole numbers up to here."""
 NAME_LENGTH = 60
 RUN_KEYS = {"matrix": dict, "cells": list, "protocols": list, "seeds": list, "weights": str, "data": dict}
 DATA_KEYS = {"data_hash": str, "image_size": int, "synthetic_sources": list, "counts": list}
@@ -222,7 +221,7 @@ def _read_engines(path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
 def _read_rows(path: Path, schema: _Schema, keys: Mapping[str, str]) -> pd.DataFrame:
     """Return the rows of one file, all of which must have the ``keys`` that its place says."""
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        rows = read_texts(path)
     except (OSError, ValueError) as error:  # pandas' parser errors and undecodable text are ValueErrors
         raise UserError(f"{path}: cannot be read as CSV ({' '.join(str(error).split())})") from error
     if tuple(rows.columns) != schema.columns:
@@ -236,28 +235,18 @@ def _read_rows(path: Path, schema: _Schema, keys: Mapping[str, str]) -> pd.DataF
     for column, expected in keys.items():
         for found in rows.loc[rows[column] != expected, column]:
             raise UserError(f"{path}: {column} {found!r} does not belong here; its folder says {expected!r}")
-    parsed = _numbers_parsed(rows, schema, path)
+    try:
+        parsed = parse_numbers(rows, whole=schema.whole, numbers=NUMBERS)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     for row in parsed[parsed.duplicated(list(schema.once))].to_dict("records"):
         raise UserError(f"{path}: {', '.join(f'{column} {row[column]!r}' for column in schema.once)} occurs twice")
     return parsed
 
 
-def _numbers_parsed(rows: pd.DataFrame, schema: _Schema, path: Path) -> pd.DataFrame:
-    parsed = rows.copy()
-    for column in (*schema.whole, *NUMBERS):
-        numbers = pd.to_numeric(rows[column], errors="coerce").astype(float)
-        if column in schema.whole:
-            wrong, kind = ~(numbers.between(0, LARGEST_WHOLE) & (numbers % 1 == 0)), "a whole number"
-        else:
-            wrong, kind = numbers.isna() & ~rows[column].isin(("", "nan")), "a number"
-        for text in rows.loc[wrong, column]:
-            raise UserError(f"{path}: {column} {text!r} is not {kind}")
-        parsed[column] = numbers.astype(int) if column in schema.whole else numbers
-    return parsed
-
-
 def _empty(schema: _Schema) -> pd.DataFrame:
-    return _numbers_parsed(pd.DataFrame(columns=list(schema.columns), dtype=str), schema, Path())
+    nothing = pd.DataFrame(columns=list(schema.columns), dtype=str)
+    return parse_numbers(nothing, whole=schema.whole, numbers=NUMBERS)
 
 
 def _difference(columns: list[str], expected: tuple[str, ...]) -> str:

@@ -1,6 +1,5 @@
 """The explanations of a run read back: scores, images and pictures of each cell that was explained, checked."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ from bench.explanation_rows import (
     ROWS,
     overlay_name,
 )
+from bench.report.csv_numbers import parse_numbers, read_texts
 from bench.report.layout import one_line
 from bench.report.read_cells import CellId
 from fusion.errors import UserError
 
-MOST_BYTES = 64 * 2**20
-"""Of one file: more is not an explanation's, and would only fill the memory."""
 WHOLE = {ROWS: ("seed", "n"), IMAGES: ("row", "label", "zero_map", "shown")}
 NUMBERS = {ROWS: ("value", "low", "high"), IMAGES: ("probability", "mask_area", "mask_share", "pointing_hit")}
 """Columns of numbers, empty where there is none."""
@@ -110,25 +108,12 @@ def read_explanation(folder: Path) -> Explanation:
 def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     path = folder / name
     try:
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise UserError(f"{path}: {size} bytes are more than the {MOST_BYTES} it may have")
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except UserError:
-        raise
+        texts = read_texts(path)
+        if tuple(texts.columns) != tuple(columns):
+            raise ValueError(f"its columns are not {', '.join(columns)}")
+        return parse_numbers(texts, whole=WHOLE[name], numbers=NUMBERS[name])
     except (OSError, ValueError) as error:  # pandas' parser errors and undecodable text are ValueErrors
         raise _damaged(path, str(error)) from None
-    if tuple(frame.columns) != tuple(columns):
-        raise _damaged(path, f"its columns are not {', '.join(columns)}")
-    for column in WHOLE[name]:
-        if not frame[column].map(lambda text: re.fullmatch(r"[0-9]{1,15}", text) is not None).all():
-            raise _damaged(path, f"a {column} is not a whole number")
-        frame[column] = frame[column].astype(int)
-    for column in NUMBERS[name]:
-        numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
-        if (numbers.isna() & ~frame[column].isin(("", "nan"))).any():
-            raise _damaged(path, f"a {column} is not a number")
-        frame[column] = numbers
-    return frame
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -84,7 +84,7 @@ def build_tables(results: Results) -> dict[str, Table]:
     # the paper's cells in its order, then the others in the order of the matrix
     summaries.sort(key=lambda s: (protocols.index(s.protocol), order.get(s.cell, len(order))))
     now = up_to_date(measurements, rows)
-    explained, outdated = current(results.explanations, rows)
+    explained, outdated = current(results)
     told = pd.concat([rows[MARKED], measurements.loc[now, MARKED], *(one.rows[MARKED] for one in explained.values())])
     notes = run_notes(run, told)
     measured = gather(measurements[now], outdated=measurements.loc[~now, "cell"])

@@ -147,6 +147,16 @@ def test_explanations_of_a_cell_that_is_another_now_are_left_out(out: Path) -> N
     assert f"left out, as the cell was run again since or is gone: {CNN}" in table.notes
 
 
+def test_explanations_of_a_cell_that_was_trained_anew_are_left_out(out: Path) -> None:
+    path = out / "cells" / "clean" / "0" / CNN / "predictions.parquet"
+    predictions = pd.read_parquet(path)
+    predictions["probability"] = predictions["probability"].to_numpy() * 0.999
+    predictions.to_parquet(path, index=False)
+    table = build_tables(read_results(out))["explanations"]
+    assert CNN not in set(table.frame["cell"])
+    assert f"left out, as the cell was run again since or is gone: {CNN}" in table.notes
+
+
 def test_one_cell_that_fails_does_not_end_the_others(out: Path) -> None:
     shutil.rmtree(out / "explanations")
     (out / "cells" / "clean" / "0" / CNN / "model.safetensors").write_bytes(b"no weights")
@@ -203,9 +213,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another column": (edited("rows.csv", "more", 1), "its columns are not"),
     "another place": (edited("rows.csv", "cell", "model2/x"), "does not belong here"),
     "another metric": (edited("rows.csv", "metric", "auc"), "its metrics are not"),
-    "a value as text": (edited("rows.csv", "value", "high"), "a value is not a number"),
+    "a value as text": (edited("rows.csv", "value", "high"), "value 'high' is not a number"),
     "a share of 2": (edited("images.csv", "mask_share", 2), "is not within 0 and 1"),
-    "a row that is a path": (edited("images.csv", "row", "../../x"), "a row is not a whole number"),
+    "a row that is a path": (edited("images.csv", "row", "../../x"), "row '../../x' is not a whole number"),
     "a lost line": (lambda place: edited_lines(place / "images.csv"), "does not have a line for each image"),
     "a lost picture": (lambda place: next(place.glob("*.png")).unlink(), "it is no file"),
     "a row twice": (edited("images.csv", "row", 1), "a row occurs twice"),
