@@ -1,7 +1,5 @@
 """One image of a run with its augmented copies as files, so that the report can show what augmentation does."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ from PIL import Image
 from bench.cell import Settings
 from bench.image_files import AUGMENTATION, AUGMENTATION_FACTS
 from fusion.augment import COPIES, Rows
-from fusion.errors import UserError
-from fusion.files import make_folder, share, sync, write_json
+from fusion.files import replacing_folder, write_json
 from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
 from kernels.augment_reference import draw_parameters
@@ -55,17 +52,7 @@ def write_augmented_image(prepared: Prepared, out: Path, settings: Settings, see
         "seed": seed,
         "copies": [{name: values[number].item() for name, values in vars(drawn).items()} for number in range(SHOWN)],
     }
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        make_folder(partial)
+    with replacing_folder(folder) as partial:
         for name, image_u8 in zip(names, (pixels * 255).round().byte().cpu().numpy()[:, 0], strict=True):
             Image.fromarray(image_u8).save(partial / name)
-            share(partial / name)
-            sync(partial / name)
         write_json(partial / AUGMENTATION_FACTS, facts)
-        shutil.rmtree(folder, ignore_errors=True)  # one that has lost files
-        os.rename(partial, folder)
-        sync(folder.parent)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror or error}") from error

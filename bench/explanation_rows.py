@@ -20,7 +20,7 @@ EXPLANATION_COLUMNS = (
     "metric",  # a key of EXPLANATION_METRICS
     "value",  # a number; empty where no image has a mask
     "unit",
-    "low",  # 95 % interval, bootstrapped over groups of images
+    "low",  # 95 % interval, by the bootstrap over groups of images
     "high",
     "n",  # images the value was computed over
     *("weights", "synthetic_sources", "data_hash", "config_hash"),  # as in the rows of the cell

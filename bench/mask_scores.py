@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 
-from bench.intervals import wilson
-from bench.metrics import Measured
+from bench.intervals import Estimate, bca, bootstrap, wilson
+from bench.metrics import Measured, measured
 
-RESAMPLES = 2000
-CONFIDENCE = (2.5, 97.5)
+MEANS = ("mask_share", "mask_area", "mask_gain", "pointing_hit")
 
 
 def image_scores(activation: np.ndarray, mask: np.ndarray | None, even: np.ndarray) -> dict[str, float]:
@@ -39,40 +38,38 @@ def image_scores(activation: np.ndarray, mask: np.ndarray | None, even: np.ndarr
 def cell_scores(images: pd.DataFrame) -> list[Measured]:
     """Return ``EXPLANATION_METRICS`` of the images of one cell.
 
-    Intervals are percentiles of a bootstrap over groups, as images of one group are alike (Field and Welsh, JRSS B
-    2007); none for a single group, nor where a draw has no area in a lesion.
+    Intervals: BCa over groups, as images of one group are alike; none where resamples don't vary, as for a single
+    group, but for hits that are all alike Wilson's for as many trials as there are groups.
 
     Args:
         images: ``group_id`` and what ``image_scores`` returns, a line for each image.
     """
     sound = images[images["mask_share"].notna()]
-    sums = sound.groupby("group_id")[["mask_share", "mask_area", "pointing_hit"]].sum()
-    share, area, hit = (sums[name].to_numpy() for name in sums)
-    count = sound.groupby("group_id").size().to_numpy()
-    drawn = np.random.default_rng(0).integers(max(len(sums), 1), size=(RESAMPLES, len(sums)))
-
-    def ratio(name: str, above: np.ndarray, below: np.ndarray) -> Measured:
-        value, low, high = math.nan, math.nan, math.nan
-        if below.sum() > 0:  # no image, or no lesion where the maps have cells
-            value = float(above.sum() / below.sum())
-        if len(sums) > 1 and (divisors := below[drawn].sum(axis=1)).all():
-            low, high = np.percentile(above[drawn].sum(axis=1) / divisors, CONFIDENCE).tolist()
-        if low == high:  # draws that don't vary say nothing
-            low, high = wilson(value * len(sums), len(sums)) if name == "pointing_hit" else (math.nan, math.nan)
-        return Measured(metric=name, value=value, unit="1", low=low, high=high, n=len(sound))
-
-    zeros = Measured(
-        metric="zero_maps",
-        value=float(images["zero_map"].sum()),
-        unit="images",
-        low=math.nan,
-        high=math.nan,
-        n=len(images),
-    )
+    sums = sound.assign(count=1.0).groupby("group_id")[["mask_share", "mask_area", "pointing_hit", "count"]].sum()
+    estimates = [Estimate(math.nan, math.nan, math.nan)] * len(MEANS)
+    if groups := len(sums):
+        value, drawn, left_out = bootstrap(sums.to_numpy(), _means)
+        estimates = [
+            _estimate(name, groups, *one) for name, *one in zip(MEANS, value, drawn.T, left_out.T, strict=True)
+        ]
+    zeros = Estimate(float(images["zero_map"].sum()), math.nan, math.nan)
     return [
-        ratio("mask_share", share, count),
-        ratio("mask_area", area, count),
-        ratio("mask_gain", share, area),
-        ratio("pointing_hit", hit, count),
-        zeros,
+        *(measured(name, estimate, "1", len(sound)) for name, estimate in zip(MEANS, estimates, strict=True)),
+        measured("zero_maps", zeros, "images", len(images)),
     ]
+
+
+def _means(sums: np.ndarray) -> np.ndarray:
+    """Return ``MEANS`` [..., 4] of sums [..., 4] of share, area, hit and images; NaN where undefined."""
+    share, area, hit, images = np.moveaxis(sums, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gain = np.where(area > 0, share / area, math.nan)  # no lesion where the maps have cells
+        return np.stack([share / images, area / images, gain, hit / images], axis=-1)
+
+
+def _estimate(name: str, groups: int, value: float, drawn: np.ndarray, left_out: np.ndarray) -> Estimate:
+    low, high = bca(value, drawn, left_out)
+    if math.isclose(low, high):  # resamples that differ by rounding alone
+        has_trials = name == "pointing_hit" and groups > 1
+        low, high = wilson(value * groups, groups) if has_trials else (math.nan, math.nan)
+    return Estimate(value, low, high)

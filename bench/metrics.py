@@ -49,11 +49,11 @@ def subset_metrics(predictions: pd.DataFrame) -> list[Measured]:
     Args:
         predictions: columns ``modality``, ``source``, ``group_id``, ``label`` and ``probability``.
     """
-    measured = []
+    found = []
     for name, rows in subsets(predictions):
         columns = (rows[column].to_numpy() for column in ("label", "probability", "group_id"))
-        measured += [replace(one, subset=name) for one in classification_metrics(*columns)]
-    return measured
+        found += [replace(one, subset=name) for one in classification_metrics(*columns)]
+    return found
 
 
 def subsets(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -87,9 +87,9 @@ def classification_metrics(label: np.ndarray, probability: np.ndarray, group: np
     tp, fp, tn, fn = (int(count) for count in sums[:, :4].sum(axis=0))
     of = dict(zip(PROPORTIONS, (tp + fn, tn + fp, tp + fp, tn + fn, rows), strict=True))
     return [
-        *(_measured(name, estimates[name], "1", of.get(name, rows)) for name in SCORES),
+        *(measured(name, estimates[name], "1", of.get(name, rows)) for name in SCORES),
         *(
-            _measured(name, Estimate(count, math.nan, math.nan), "rows", rows)
+            measured(name, Estimate(count, math.nan, math.nan), "rows", rows)
             for name, count in zip(COUNTS, (tp, fp, tn, fn), strict=True)
         ),
     ]
@@ -175,6 +175,7 @@ def _kappa(sensitivity: float, specificity: float, sums: np.ndarray) -> float:
     return float(_statistics(np.array([tp, benign - tn, tn, malignant - tp, *np.zeros(1 + BINS)]))[5])
 
 
-def _measured(name: str, estimate: Estimate, unit: str, n: int) -> Measured:
+def measured(name: str, estimate: Estimate, unit: str, n: int) -> Measured:
+    """Return an estimate as one metric of a cell."""
     value, low, high = (float(number) for number in estimate)
     return Measured(metric=name, value=value, unit=unit, low=low, high=high, n=n)

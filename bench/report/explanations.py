@@ -27,7 +27,7 @@ NOTES = (
     "maps: Grad-CAM of the malignant logit at the last feature map, on unaugmented test images; coarse (one cell of a "
     "backbone is 32 pixels) and no proof of what a network decides by",
     "in lesion: share of the map's mass inside the outlined lesions, mean over images, with a 95 % interval "
-    "bootstrapped over groups; even map: the lesions' share of the area the map covers, which a map that tells nothing "
+    "(BCa over groups); even map: the lesions' share of the area the map covers, which a map that tells nothing "
     "has; gain: the first / the second",
     "pointing hit: share of images whose map is largest inside a lesion; the even map's share is chance",
     "zero maps: explained images no place of which speaks for malignancy; scored are the images that have a mask and a "

@@ -93,8 +93,7 @@ def environments(run_dir: Path, results: Results) -> list[Environment]:
         UserError: the file of a measurement's environment is damaged.
     """
     found = []
-    recorded = results.run.get("environments")
-    for code, content in recorded.items() if isinstance(recorded, dict) else ():
+    for code, content in results.run.get("environments", {}).items():
         found.append(_environment(f"Run, environment {str(code)[:12]}", str(code), content))
     for path in sorted((run_dir / MEASUREMENTS).glob(f"[!.]*/{ENVIRONMENT}")):
         content = read_json(path, "the measurements of a machine")

@@ -132,7 +132,11 @@ def render(
             id=section.id,
             title=section.title,
             says=section.says,
-            tables=tuple(view(table, common, where, run_dir) for table in tables_in_order(tables, section)),
+            tables=tuple(
+                # what the section says above its tables is not said again below them
+                view(table, (*common, *said.get(section.id, ())), where, run_dir)
+                for table in tables_in_order(tables, section)
+            ),
             plots=tuple(plots.get(section.id, ())),
             figures=tuple(
                 _figure(run_dir, figure) for figure in drawn if section_of(figure.name, "figures") == section.id
