@@ -39,6 +39,25 @@ def run(
     step: Annotated[
         str, typer.Option(help="Training steps: eager, graph, compiled (GPU), or auto: the fastest that is possible.")
     ] = "auto",
+    jobs: Annotated[
+        int, typer.Option(help="Cells at once on this machine; its GPUs and cores are divided between them.")
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="CPU threads of a cell; by default the cores divided by the jobs, or what the run began with.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: on the nodes of a Ray cluster.")] = "local",
+    address: Annotated[
+        str,
+        typer.Option(help="Of the Ray cluster; auto: this machine's; by default starts one here.", show_default=False),
+    ] = "",
+    gpus_per_cell: Annotated[
+        float | None,
+        typer.Option(help="With Ray: share of a GPU for a cell, e.g. 0.25; by default 1.", show_default=False),
+    ] = None,
     measured: Annotated[
         bool,
         typer.Option("--measure/--no-measure", help="Export and measure one cell of each network at the end."),
@@ -51,8 +70,12 @@ def run(
 
     A run that was stopped goes on when called again; finished cells are not trained twice. A cell that fails stays in
     the tables with its reason, the others go on, and the exit code is 1.
+
+    Scores are the same wherever the cells are computed, given the same --threads: docs/cluster.md shows several GPUs,
+    SLURM and Kubernetes.
     """
     from bench.cell import Settings
+    from bench.executors import Where
     from bench.matrix import MAXIMUM_SEED, load_matrix
     from bench.runner import run as run_matrix
     from fusion.prepare import load_prepared
@@ -72,6 +95,7 @@ def run(
         precision=precision,
         step=step,
     )
+    where = Where(engine=engine, jobs=jobs, threads=threads, address=address, gpus_per_cell=gpus_per_cell)
     prepared = load_prepared(data)
     with progress_bars() as bars, resumable():
         summary = run_matrix(
@@ -82,6 +106,7 @@ def run(
             settings,
             protocols=loaded.protocols if protocol is None else PROTOCOLS if protocol == "both" else (protocol,),
             seeds=list(dict.fromkeys(seed or loaded.seeds)),
+            where=where,
             progress=bars.run,
             finished=bars.line,
         )

@@ -1,44 +1,30 @@
-"""Running a matrix: one cell after the other, each isolated, each found again when the run is continued."""
+"""Running a matrix: cells handed to an executor, each isolated, each found again when the run is continued."""
 
-import time
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from safetensors.numpy import save_file as save_numpy
-from safetensors.torch import save_file as save_torch
 
 from bench.augmented_image import write_augmented_image
-from bench.cell import FORMAT, Job, Outcome, Settings, compute, definition
-from bench.environment import describe_environment, set_numerics
-from bench.evaluate import prediction_frame
+from bench.cell import FORMAT, Job, Settings
+from bench.executors import MOST_THREADS, Call, Executor, Where, open_executor
+from bench.extract import features_folder
 from bench.matrix import Cell, Matrix
-from bench.metrics import Measured, subset_metrics
 from bench.report.read import read_run
 from bench.report.read_straddling import STRADDLING
 from bench.run_images import write_run_images
-from bench.store import (
-    HISTORY_COLUMNS,
-    CellKey,
-    definition_hash,
-    done_rows,
-    failed_rows,
-    has_backbone,
-    is_done,
-    write_cell,
-)
+from bench.store import CellKey, has_backbone, is_done
+from bench.worker import Described, Ended, WorkerPlan, cell_key, write_failure
 from fusion.errors import UserError
 from fusion.files import content_hash, sole_writer, write_json, write_text
 from fusion.prepare import Prepared
 from fusion.straddling import straddling
 
 RUN = "run.json"
-CHOSEN = ("loader", "precision", "step")
+CHOSEN = ("loader", "precision", "step", "threads")
 """What ``auto`` may choose otherwise when a run is continued."""
 
 Progress = Callable[[str, float, float], None]
@@ -66,6 +52,7 @@ def run(
     *,
     protocols: Sequence[str],
     seeds: Sequence[int],
+    where: Where,
     progress: Progress,
     finished: Callable[[str], None],
 ) -> Summary:
@@ -79,134 +66,140 @@ def run(
         settings: weights, loader, device and precision.
         protocols: ``paper``, ``clean`` or both.
         seeds: one run of every cell for each.
+        where: the cells are computed; the numbers are the same wherever.
         progress: called as the work goes on.
         finished: called with one line when a cell has ended, or when a choice was made that should be known.
 
     Raises:
         UserError: the folder can't be written, or holds a run on other data or with other settings.
     """
-    device = settings.torch_device()
-    set_numerics(device)
-    environment = describe_environment(device)
-    settings, notes = settings.resolved(prepared)
-    for note in notes:
-        finished(f"note: {note}")
     jobs = [Job(cell=c, protocol=p, seed=s) for p in protocols for s in seeds for c in cells]
-    definitions = [definition(job, prepared, settings) for job in jobs]
     with sole_writer(out):
-        written = _write_run(out, matrix, jobs, prepared, settings, environment)
-        _write_straddling(out, prepared, written["protocols"], written["seeds"])
-        write_augmented_image(prepared, out, settings, seeds[0])
-        return _run_jobs(jobs, definitions, prepared, out, settings, environment, progress, finished)
+        threads = where.threads or _earlier_threads(out) or where.torch_threads()
+        plan = WorkerPlan(
+            data=prepared.root.resolve(),
+            data_hash=prepared.data_hash,
+            out=out.resolve(),
+            settings=settings,
+            threads=threads,
+        )
+        view = _View(progress, finished, sum(job.cost for job in jobs))
+        with closing(open_executor(where, prepared, plan, view.report, finished)) as executor:
+            executor.submit([Call(method="describe", arguments=(jobs,), name="the plan of the run")])
+            described = _value(executor)
+            for note in described.notes:
+                finished(f"note: {note}")
+            settings = replace(settings, loader=described.loader)
+            folder = _RunFolder(out, matrix, jobs, prepared, settings, described, threads, seeds)
+            return _run_jobs(jobs, described, folder, executor, view)
 
 
 def _run_jobs(
-    jobs: Sequence[Job],
-    definitions: Sequence[dict[str, Any]],
-    prepared: Prepared,
-    out: Path,
-    settings: Settings,
-    environment: dict[str, Any],
-    progress: Progress,
-    finished: Callable[[str], None],
+    jobs: Sequence[Job], described: Described, folder: "_RunFolder", executor: Executor, view: "_View"
 ) -> Summary:
-    keys = [_key(job, prepared, settings, d, environment) for job, d in zip(jobs, definitions, strict=True)]
+    keys = [folder.key(job, defined) for job, defined in zip(jobs, described.definitions, strict=True)]
     # Every finished cell is checked before the first is trained: what does not fit is said at once.
-    is_found = [is_done(key, d, out) for key, d in zip(keys, definitions, strict=True)]
-    done, failed, work = 0, [], 0.0
-    total = sum(job.cost for job in jobs)
-    for job, key, defined, found in zip(jobs, keys, definitions, is_found, strict=True):
-
-        def report(part: float, job: Job = job, before: float = work) -> None:
-            progress(job.name, before + part * job.cost, total)
-
-        started, failure = time.perf_counter(), ""
-        if not found:
-            failure = _run_cell(job, key, defined, prepared, out, settings, report)
-            if failure:
-                failed.append(f"{job.name}: {failure}")
-                finished(f"{job.name} failed: {failure}")
-            else:
-                done += 1
-                finished(f"{job.name} done in {time.perf_counter() - started:.0f} s")
-        if not failure and job.cell.network:
-            write_run_images(job, prepared, out, settings)
-        work += job.cost
-        progress(job.name, work, total)
+    planned = list(zip(jobs, keys, described.definitions, strict=True))
+    is_found = [is_done(key, defined, folder.out) for _, key, defined in planned]
+    done, failed = 0, []
+    groups: dict[str, list[Call]] = {}
+    for (job, _, defined), found in zip(planned, is_found, strict=True):
+        if found:
+            folder.write_images(job)
+            view.ended(job)
+        else:  # cells of the same features go to the same worker
+            shared = str(features_folder(folder.out, defined)) if job.cell.head and job.cell.network else job.name
+            groups.setdefault(shared, []).append(Call(method="run", arguments=(job, defined), name=job.name))
+    for calls in groups.values():
+        executor.submit(calls)
+    for _ in range(len(jobs) - sum(is_found)):
+        result = executor.next_result()
+        job, defined = result.call.arguments
+        if result.lost:
+            failure = result.lost
+            write_failure(folder.key(job, defined), defined, folder.out, failure)
+        else:
+            ended: Ended = result.value
+            failure = ended.reason
+            folder.add_environment(ended.environment)
+        if failure:
+            failed.append(f"{job.name}: {failure}")
+            view.finished(f"{job.name} failed: {failure}")
+        else:
+            done += 1
+            view.finished(f"{job.name} done in {ended.seconds:.0f} s")
+            folder.write_images(job)
+        view.ended(job)
     return Summary(done=done, found=sum(is_found), failed=tuple(failed))
 
 
-def _run_cell(
-    job: Job,
-    key: CellKey,
-    defined: dict[str, Any],
-    prepared: Prepared,
-    out: Path,
-    settings: Settings,
-    report: Callable[[float], None],
-) -> str:
-    """Run one cell and write its folder; return why it failed, or nothing."""
-    report(0.0)
-    started = time.perf_counter()
-    trace = ""
-    try:
-        outcome = compute(job, prepared, out, settings, report)
-        if not np.isfinite(outcome.probability).all():
-            raise UserError("the predicted probabilities are not all finite numbers")
-    except UserError as error:
-        reason = str(error)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        reason, trace = f"out of memory: {_first_line(error)}", traceback.format_exc()
-    except Exception as error:  # one cell's fault must not end the others; the traceback is kept beside its row
-        reason, trace = f"{type(error).__name__}: {_first_line(error)}", traceback.format_exc()
-    else:
-        _write_outcome(key, defined, prepared, out, outcome, time.perf_counter() - started)
-        return ""
-
-    def write_trace(folder: Path) -> None:
-        if trace:
-            (folder / "error.txt").write_text(trace, encoding="utf-8")
-
-    write_cell(key.folder(out), defined, failed_rows(key, reason), write_trace)
-    return reason
+def _value(executor: Executor) -> Any:
+    result = executor.next_result()
+    if result.lost:
+        raise UserError(f"{result.call.name} could not be made: {result.lost}")
+    return result.value
 
 
-def _write_outcome(
-    key: CellKey, defined: dict[str, Any], prepared: Prepared, out: Path, outcome: Outcome, seconds: float
-) -> None:
-    predictions = prediction_frame(prepared.catalog, outcome.split.test, outcome.probability)
-    training_rows = len(outcome.split.train)
-    measured = [
-        *subset_metrics(predictions),
-        _one("epochs", len(outcome.history), "epochs", training_rows),
-        _one("wall_s", seconds, "s", training_rows),
-        _one("setup_s", outcome.setup_s, "s", training_rows),
-        _one("peak_memory_mib", outcome.peak_memory_mib, "MiB", training_rows),
-    ]
-    history = pd.DataFrame([asdict(e) for e in outcome.history], columns=list(HISTORY_COLUMNS))
+class _View:
+    """The progress of all cells as one."""
 
-    def write_files(folder: Path) -> None:
-        predictions.to_parquet(folder / "predictions.parquet", index=False)
-        history.to_csv(folder / "history.csv", index=False)
-        save = save_torch if outcome.history else save_numpy  # a classifier has no history, and numpy arrays
-        save(outcome.tensors, folder / "model.safetensors")
+    def __init__(self, progress: Progress, finished: Callable[[str], None], total: float) -> None:
+        self.progress, self.finished, self.total = progress, finished, total
+        self.done = 0.0
+        self.under_way: dict[str, float] = {}
 
-    write_cell(key.folder(out), defined, done_rows(key, measured), write_files)
+    def report(self, call: Call, part: float) -> None:
+        """Show that a share of a cell is done."""
+        if call.method == "run":
+            job = call.arguments[0]
+            self.under_way[job.name] = part * job.cost
+            self._show(job.name)
+
+    def ended(self, job: Job) -> None:
+        """Show that a cell is done."""
+        self.under_way.pop(job.name, None)
+        self.done += job.cost
+        self._show(job.name)
+
+    def _show(self, name: str) -> None:
+        others = len(self.under_way.keys() - {name})
+        self.progress(
+            f"{name} and {others} more" if others else name, self.done + sum(self.under_way.values()), self.total
+        )
 
 
-def _key(
-    job: Job, prepared: Prepared, settings: Settings, defined: dict[str, Any], environment: dict[str, Any]
-) -> CellKey:
-    return CellKey(
-        cell=job.cell.name,
-        protocol=job.protocol,
-        seed=job.seed,
-        weights=settings.weights_name(),
-        synthetic_sources=" ".join(prepared.synthetic_sources),
-        data_hash=prepared.data_hash,
-        config_hash=definition_hash(defined),
-        environment_hash=content_hash(environment),
-    )
+class _RunFolder:
+    """The folder of a run, opened for writing."""
+
+    def __init__(
+        self,
+        out: Path,
+        matrix: Matrix,
+        jobs: Sequence[Job],
+        prepared: Prepared,
+        settings: Settings,
+        described: Described,
+        threads: int,
+        seeds: Sequence[int],
+    ) -> None:
+        self.out, self.prepared, self.settings, self.environment = out, prepared, settings, described.environment
+        self.written = _write_run(out, matrix, jobs, prepared, settings, described, threads)
+        _write_straddling(out, prepared, self.written["protocols"], self.written["seeds"])
+        write_augmented_image(prepared, out, settings, seeds[0])
+
+    def key(self, job: Job, defined: dict[str, Any]) -> CellKey:
+        return cell_key(job, self.prepared, self.settings, defined, self.environment)
+
+    def write_images(self, job: Job) -> None:
+        """Write the test rows of a finished cell, unless they are there."""
+        if job.cell.network:
+            write_run_images(job, self.prepared, self.out, self.settings)
+
+    def add_environment(self, environment: dict[str, Any]) -> None:
+        """Keep what a cell was computed on."""
+        if (key := content_hash(environment)) not in self.written["environments"]:
+            self.written["environments"][key] = environment
+            write_json(self.out / RUN, self.written)
 
 
 def _write_run(
@@ -215,15 +208,17 @@ def _write_run(
     jobs: Sequence[Job],
     prepared: Prepared,
     settings: Settings,
-    environment: dict[str, Any],
+    described: Described,
+    threads: int,
 ) -> dict[str, Any]:
     """Write ``run.json``, or add to the one of an earlier call on the same data with the same settings; return it."""
     same = {
         "format": FORMAT,
         "matrix": {"name": matrix.name},
         "loader": settings.loader,
-        "precision": settings.torch_precision(),
-        "step": settings.torch_step(""),
+        "precision": described.precision,
+        "step": described.step,
+        "threads": threads,
         "data": {
             "data_hash": prepared.data_hash,
             "image_size": prepared.image_size,
@@ -236,11 +231,13 @@ def _write_run(
         "cells": list(dict.fromkeys(job.cell.name for job in jobs)),
         "protocols": list(dict.fromkeys(job.protocol for job in jobs)),
         "seeds": list(dict.fromkeys(job.seed for job in jobs)),
-        "environments": {content_hash(environment): environment},
+        "environments": {content_hash(described.environment): described.environment},
     }
     if (out / RUN).exists():
         earlier = read_run(out)
         for name, value in same.items():
+            if name == "threads" and name not in earlier:  # of an earlier version, which did not say
+                continue
             if earlier.get(name) != value:
                 also = f", or --{name} {earlier.get(name)}" if name in CHOSEN else ""
                 raise UserError(
@@ -262,6 +259,14 @@ def _write_run(
     return written
 
 
+def _earlier_threads(out: Path) -> int | None:
+    """Return the CPU threads of a cell in the run that is continued, as sums depend on them; None where none is."""
+    threads = read_run(out).get("threads") if (out / RUN).exists() else None
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise UserError(f"{out / RUN}: threads {threads!r} is not a whole number from 1 to {MOST_THREADS}")
+    return threads
+
+
 def _write_straddling(out: Path, prepared: Prepared, protocols: Sequence[str], seeds: Sequence[int]) -> None:
     """Write how many groups have rows on both sides of every split of the run."""
     found = [straddling(prepared.catalog, prepared.duplicates, p, s) for p in protocols for s in seeds]
@@ -272,11 +277,3 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("data_hash", value.get("name", value))
     return str(value)[:16]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _one(metric: str, value: float, unit: str, n: int) -> Measured:
-    return Measured(metric=metric, value=float(value), unit=unit, low=float("nan"), high=float("nan"), n=n)

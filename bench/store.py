@@ -112,7 +112,7 @@ def is_done(key: CellKey, definition: dict[str, Any], out: Path) -> bool:
         return True
     earlier = read_json(folder / DEFINITION, "a cell's folder")
     raise UserError(
-        f"{folder} was made with other settings ({_difference(earlier, definition)}); choose another --out or delete it"
+        f"{folder} was made with other settings ({difference(earlier, definition)}); choose another --out or delete it"
     )
 
 
@@ -149,8 +149,8 @@ def definition_hash(definition: dict[str, Any]) -> str:
     return content_hash(definition)
 
 
-def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    """Name the first values in which two definitions differ."""
+def difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return the first values in which two definitions differ."""
     before, after = _flat(earlier), _flat(json.loads(json.dumps(now)))
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {before.get(key)!r}, now {after.get(key)!r}" for key in changed[:2]) or "format"

@@ -35,6 +35,8 @@ from fusion.masks import MASKS, NONE, fill_masks, masks_hash
 FORMAT = 2
 IMAGES, CATALOG, MANIFEST = "images_u8.npy", "catalog.parquet", "manifest.json"
 QUARANTINE, DUPLICATES = "quarantine.csv", "duplicates.csv"
+FILES = (IMAGES, MASKS, CATALOG, QUARANTINE, DUPLICATES, MANIFEST)
+"""What a prepared data set is."""
 DUPLICATE_COLUMNS = ("first", "second", "kind", "hash_distance", "similarity")
 """Of ``duplicates.csv``: two image ids, and what ``fusion.duplicates.Duplicate`` says of them."""
 IDENTITY = ("image_id", "source", "modality", "label", "group_id", "class_conflict", "synthetic")

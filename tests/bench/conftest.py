@@ -19,6 +19,7 @@ import bench.doctor
 from bench.cell import Settings
 from bench.cli import main
 from bench.doctor import CHECKS, Finding, Machine, examine
+from bench.executors import Where
 from bench.matrix import Matrix, load_matrix
 from bench.runner import Summary, run
 from fusion.prepare import Prepared, load_prepared, prepare
@@ -134,6 +135,7 @@ def run_tiny(matrix: Matrix, tiny_prepared: Prepared) -> Callable[..., Summary]:
             Settings(weights=changes.get("weights", "random"), device="cpu", loader=changes.get("loader", "auto")),
             protocols=changes.get("protocols", ("paper",)),
             seeds=changes.get("seeds", (0,)),
+            where=changes.get("where", Where()),
             progress=changes.get("progress", lambda *_: None),
             finished=changes.get("finished", lambda _: None),
         )

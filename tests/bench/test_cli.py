@@ -13,7 +13,7 @@ from scipy.io import savemat
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_score, recall_score, roc_auc_score
 
 import bench.data_path
-import bench.runner
+import bench.worker
 from bench.cli import app
 
 TABLES = (
@@ -397,7 +397,7 @@ def test_from_phantoms_to_the_tables(
     assert {path.name: path.read_bytes() for path in (out / "tables").iterdir()} == written
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.runner, "compute", None)
+        patch.setattr(bench.worker, "compute", None)
         code, text, err = call(*run)
     assert (code, err) == (0, "")
     assert "0 cells done, 15 found finished, 0 failed" in text

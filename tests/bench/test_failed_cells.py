@@ -13,7 +13,7 @@ import torch
 
 import bench.cell
 import bench.extract
-import bench.runner
+import bench.worker
 from bench.matrix import read_matrix
 from bench.runner import Summary
 from fusion.errors import UserError
@@ -40,9 +40,9 @@ def failure_of(out: Path, cell: str) -> str:
 
 def failing(monkeypatch: pytest.MonkeyPatch, cell: str, act: Callable[[], Any]) -> None:
     """Let ``act`` take the place of the computation of one cell."""
-    compute = bench.runner.compute
+    compute = bench.worker.compute
     monkeypatch.setattr(
-        bench.runner, "compute", lambda job, *rest: act() if job.cell.name == cell else compute(job, *rest)
+        bench.worker, "compute", lambda job, *rest: act() if job.cell.name == cell else compute(job, *rest)
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from run_folders import CELLS, PROTOCOLS, SMALL, cell_folder, predictions_of, rows_of
 from safetensors.torch import save_file as save_torch
 
-import bench.runner
+import bench.worker
 import fusion.loaders
 from bench.cell import Job, Outcome
 from bench.matrix import read_matrix
@@ -28,7 +28,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a finished cell is computed again")
 
-    monkeypatch.setattr(bench.runner, "compute", refuse)
+    monkeypatch.setattr(bench.worker, "compute", refuse)
 
 
 # -- what is found and continued -------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def test_a_finished_run_is_found_and_nothing_is_touched(whole_run: Path, run_tin
 def test_an_interrupted_run_goes_on_with_the_cells_that_lack(
     tmp_path: Path, whole_run: Path, run_tiny: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, compute = tmp_path / "run", bench.runner.compute
+    out, compute = tmp_path / "run", bench.worker.compute
 
     def interrupted(job: Job, *rest: Any) -> Outcome:
         if job.cell.name == SMALL[1]:
@@ -58,7 +58,7 @@ def test_an_interrupted_run_goes_on_with_the_cells_that_lack(
         return compute(job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.runner, "compute", interrupted)
+        patch.setattr(bench.worker, "compute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(out, ["model3/*"])
     assert cell_folder(out, SMALL[0]).is_dir()

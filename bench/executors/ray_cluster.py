@@ -1,0 +1,247 @@
+"""Cells on the nodes of a Ray cluster: long-lived actors, the data set sent where it lacks, results fetched at once.
+
+The nodes need fusebench and its packages, but no file system in common with the run.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.executors.interface import Call, Losses, Report, Result, Tell
+from bench.executors.ray_node import CHUNK, RayNode
+from bench.worker import WorkerPlan
+from fusion.errors import UserError
+from fusion.files import replacing_folder
+from fusion.prepare import FILES
+
+POLL_S = 0.5
+"""How often the progress is asked for."""
+PATIENCE_S = 60
+"""How long the cluster may let wait before that is told."""
+BESIDE = ("part", "read", "forget", "clear")
+"""Methods of an actor that are called while another call is under way."""
+
+
+class RayCluster:
+    """As many actors as the nodes have room for, each with ``threads`` CPUs and a share of a GPU.
+
+    Args:
+        plan: what a worker needs.
+        address: of the cluster, ``auto`` for the one this machine belongs to; empty starts one on this machine alone.
+        gpus_per_cell: share of a GPU that a cell takes; None for a whole one where the cluster has any.
+        report: told how far calls are.
+        tell: told what the user should know.
+
+    Raises:
+        UserError: Ray is not installed, there is no cluster at the address, or no node has room for a cell.
+    """
+
+    def __init__(self, plan: WorkerPlan, address: str, gpus_per_cell: float | None, report: Report, tell: Tell) -> None:
+        self.ray, self.plan, self.report, self.tell = _connected(address), plan, report, tell
+        has_gpu = any(node["Resources"].get("GPU", 0) for node in self._nodes())
+        self.gpus = float(has_gpu) if gpus_per_cell is None else gpus_per_cell
+        self.waiting: deque[deque[Call]] = deque()
+        self.actors: list[_Actor] = []
+        self.losses = Losses()
+        self.given_up: deque[Result] = deque()
+        self.waited_s = 0.0
+        if not self._room():
+            self.ray.shutdown()
+            raise UserError(
+                f"no node of the cluster has the {plan.threads} CPUs and {self.gpus:g} GPUs that a cell takes; "
+                "choose fewer --threads or a smaller --gpus-per-cell"
+            )
+        tell(f"note: {len(self._nodes())} nodes, room for {self._room()} cells at once")
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Hand over calls that one actor makes, one after the other."""
+        self.waiting.append(deque(calls))
+
+    def next_result(self) -> Result:
+        """Wait until a call has ended, fetch what it wrote, and return how it ended."""
+        while True:
+            self._hand_out()
+            if self.given_up:
+                return self.given_up.popleft()
+            under_way = {actor.reference: actor for actor in self.actors if actor.reference is not None}
+            done, _ = self.ray.wait(list(under_way), timeout=POLL_S)
+            if not done:
+                self._poll()
+                continue
+            actor = under_way[done[0]]
+            try:
+                if not actor.ready:
+                    self._open(actor)
+                    continue
+                value, written = self._end_of(actor)
+            except self.ray.exceptions.RayError as error:
+                self._lose(actor, error, actor.calls)
+                continue
+            call = actor.calls.popleft()
+            actor.ask()  # it computes on while its files are fetched
+            try:
+                for folder, sizes in written.items():
+                    self._fetch(actor, folder, sizes)
+            except self.ray.exceptions.RayError as error:
+                self._lose(actor, error, deque([call, *actor.calls]))
+                continue
+            return Result(call=call, value=value)
+
+    def close(self) -> None:
+        """End the actors, remove what they wrote, and leave the cluster."""
+        with suppress(self.ray.exceptions.RayError):
+            cleared = [actor.handle.clear.remote() for actor in self.actors]
+            self.ray.wait(cleared, num_returns=len(cleared), timeout=5) if cleared else None
+        for actor in self.actors:
+            self.ray.kill(actor.handle)
+        self.actors.clear()
+        self.waiting.clear()
+        self.ray.shutdown()
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    def _room(self) -> int:
+        """Return how many cells the nodes have room for."""
+        return sum(_room_of(node["Resources"], self.plan.threads, self.gpus) for node in self._nodes())
+
+    def _hand_out(self) -> None:
+        """Give calls to actors that have none; start actors while there is work and room for them."""
+        for actor in self.actors:
+            if actor.ready and not actor.calls and self.waiting:
+                actor.calls = self.waiting.popleft()
+            actor.ask()
+        starting = sum(not actor.ready for actor in self.actors)
+        if len(self.waiting) > starting:
+            for _ in range(min(len(self.waiting) - starting, self._room() - len(self.actors))):
+                self.actors.append(self._started())
+        if not self.actors and self.waiting:
+            raise UserError("no node of the cluster is left that has room for a cell; call the same command again")
+
+    def _started(self) -> "_Actor":
+        remote = self.ray.remote(concurrency_groups={"beside": 1})(_with_groups(self.ray))
+        handle = remote.options(num_cpus=self.plan.threads, num_gpus=self.gpus).remote(self.plan)
+        return _Actor(handle=handle, reference=handle.open.remote())
+
+    def _open(self, actor: "_Actor") -> None:
+        """Let an actor begin, or give its node the data set that it lacks, once, and ask again."""
+        if self._end_of(actor):
+            actor.ready = True
+            return
+        self.tell(f"note: {self.plan.data} is sent to a node that lacks it")
+        for name in FILES:
+            with (self.plan.data / name).open("rb") as file:
+                while content := file.read(CHUNK):
+                    self.ray.get(actor.handle.receive.remote(name, content))
+        actor.handle.keep.remote()
+        actor.reference = actor.handle.open.remote()
+
+    def _end_of(self, actor: "_Actor") -> Any:
+        """Return what the actor's call returned; an error of the call itself is raised as it was."""
+        reference, actor.reference = actor.reference, None
+        try:
+            return self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from None
+            raise RuntimeError(str(error)) from None
+
+    def _fetch(self, actor: "_Actor", folder: str, sizes: dict[str, int]) -> None:
+        """Bring a folder that an actor wrote into the run's folder."""
+        place = self.plan.out / folder
+        if folder.startswith("features/") and place.exists():  # named by the hash of all that decides them
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_folder(place) as partial:
+            for name, size in sizes.items():
+                with (partial / Path(name).name).open("wb") as file:
+                    while file.tell() < size:
+                        file.write(self.ray.get(actor.handle.read.remote(folder, name, file.tell())))
+        actor.handle.forget.remote(folder)
+
+    def _poll(self) -> None:
+        """Ask how far the calls under way are, and tell when the cluster lets wait."""
+        working = [actor for actor in self.actors if actor.ready and actor.calls]
+        parts = [actor.handle.part.remote() for actor in working]
+        there = set(self.ray.wait(parts, num_returns=len(parts), timeout=POLL_S)[0]) if parts else set()
+        for actor, part in zip(working, parts, strict=True):
+            if part in there:
+                with suppress(self.ray.exceptions.RayError):  # a lost actor is noticed by its call
+                    self.report(actor.calls[0], self.ray.get(part))
+        if not any(actor.ready for actor in self.actors):
+            self.waited_s += POLL_S
+            if self.waited_s == PATIENCE_S:
+                self.tell(f"note: no worker has started in {PATIENCE_S} s: the cluster may be busy, or a node slow")
+
+    def _lose(self, actor: "_Actor", error: Exception, calls: deque[Call]) -> None:
+        """Take the calls of an actor back that is gone, perhaps with its node."""
+        self.actors.remove(actor)
+        self.ray.kill(actor.handle)
+        how = f"a worker was lost ({' '.join(str(error).split())[:120]})"
+        self.losses.settle(calls, how, self.tell, self.given_up)
+        if calls:
+            self.waiting.appendleft(calls)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Actor:
+    """A worker on a node, and what it has to do."""
+
+    handle: Any
+    reference: Any
+    """Of the call under way; at first that of ``open``."""
+    ready: bool = False
+    calls: deque[Call] = field(default_factory=deque)
+    """The first is under way."""
+
+    def ask(self) -> None:
+        """Ask for the first call, unless one is under way."""
+        if self.ready and self.calls and self.reference is None:
+            self.reference = self.handle.call.remote(self.calls[0])
+
+
+def _room_of(resources: dict[str, float], cpus: int, gpus: float) -> int:
+    """Return how many cells a node has room for."""
+    room = int(resources.get("CPU", 0) // cpus)
+    if gpus:
+        there = resources.get("GPU", 0)
+        # Ray gives a cell a share of one card, or whole cards, never parts of two
+        room = min(room, int(there // gpus) if gpus >= 1 else int(there) * int(1 / gpus + 1e-9))
+    return room
+
+
+def _with_groups(ray: Any) -> type[RayNode]:
+    """Return the class of the actors; what is asked beside a call is answered by a thread of its own."""
+    beside = {name: ray.method(concurrency_group="beside")(getattr(RayNode, name)) for name in BESIDE}
+    return type("RayNode", (RayNode,), beside)
+
+
+def _connected(address: str) -> Any:
+    """Connect to the cluster, or start one, and return the library."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of the cluster
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--engine ray needs Ray: pip install 'fusebench[cluster]'") from None
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else local)
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address or 'this machine'} ({' '.join(str(error).split())[:200]}); "
+            "start one with 'ray start --head', or leave --address out"
+        ) from None
+    if main:
+        signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and an interruption is ours to handle
+    return ray
