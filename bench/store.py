@@ -151,7 +151,7 @@ def definition_hash(definition: dict[str, Any]) -> str:
 
 def difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
     """Return the first values in which two definitions differ."""
-    before, after = _flat(earlier), _flat(json.loads(json.dumps(now)))
+    before, after = (_flat(json.loads(json.dumps(one))) for one in (earlier, now))  # tuples are lists in a file
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {before.get(key)!r}, now {after.get(key)!r}" for key in changed[:2]) or "format"
 

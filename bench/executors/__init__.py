@@ -47,7 +47,7 @@ class Where:
             raise UserError("--address and --gpus-per-cell are for a cluster; add --engine ray")
         if self.gpus_per_cell is not None:
             share = self.gpus_per_cell
-            if not (0 <= share <= 1 or (share.is_integer() and share <= 64)):
+            if not (0 <= share <= 1 or (share.is_integer() and 1 < share <= 64)):
                 raise UserError(f"--gpus-per-cell {share:g} is neither a share from 0 to 1 nor a whole number")
 
     def torch_threads(self) -> int:
