@@ -1,5 +1,6 @@
 """One image of a run with its augmented copies as files, so that the report can show what augmentation does."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from PIL import Image
 from bench.cell import Settings
 from bench.image_files import AUGMENTATION, AUGMENTATION_FACTS
 from fusion.augment import COPIES, Rows
+from fusion.checksums import problems
 from fusion.files import replacing_folder, write_json
 from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
 from kernels.augment_reference import draw_parameters
 
+log = logging.getLogger(__name__)
 SHOWN = 8
 """The image itself and seven copies; protocol paper has up to four of an image."""
 
@@ -36,7 +39,9 @@ def write_augmented_image(prepared: Prepared, out: Path, settings: Settings, see
     folder = out / AUGMENTATION
     names = [f"{number}.png" for number in range(SHOWN)]
     if all((folder / name).is_file() for name in (*names, AUGMENTATION_FACTS)):
-        return
+        if not (wrong := problems(folder)):
+            return
+        log.warning("note: %s is %s; the augmented copies are written anew", wrong[0].path, wrong[0].kind)
     catalog = prepared.catalog
     rows_each = [COPIES[key] for key in zip(catalog["modality"], catalog["label"], strict=True)]
     place = int(np.argmax(rows_each))

@@ -1,5 +1,6 @@
 """The exported files of a finished cell, and the hash of what its measurements belong to."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,17 +12,19 @@ import torch
 
 from bench.classify import decoded_batches
 from bench.export import BodyGraph, export_onnx, load_classifier
-from bench.extract import features_folder
+from bench.extract import BACKBONE, features_folder
 from bench.onnx_file import read_onnx, require_size
 from bench.quantize import quantize_int8
 from bench.run_images import TestRows
 from bench.sessions import DTYPES, RefusedError
-from fusion.errors import UserError
+from fusion.checksums import require_intact
+from fusion.errors import DiskError, UserError
 from fusion.files import content_hash, file_hash, read_json
 
 FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """Precision -> the name of the exported file in a cell's folder."""
 DECODED_TOGETHER = 64
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,13 @@ def export_cell(
     metadata |= {"weights": run.weights, "synthetic_sources": " ".join(run.synthetic_sources)}
     failures: dict[str, str] = {}
     for precision, file in wanted.items():
-        with suppress(UserError):  # missing, damaged or of an older version: written anew
+        if file.exists():
+            try:
+                require_intact(file, way_out="written anew")
+            except UserError as error:
+                log.warning("note: %s", error)
+                file.unlink()
+        with suppress(UserError):  # missing or of an older version: written anew
             kept = read_onnx(file)
             require_size(kept, size)
             same = ("config_hash", "weights_sha256")
@@ -82,6 +91,8 @@ def export_cell(
                 classifier.body.set_dtype(DTYPES[precision])
                 export_onnx(classifier, file, network, size, metadata, graph)
             require_size(read_onnx(file), size)
+        except DiskError:  # no other file could be written either
+            raise
         except Exception as error:  # of the exporter or the quantizer: the other engines are measured
             failures[precision] = reason_of(error)
     return {name: file for name, file in wanted.items() if name not in failures}, failures
@@ -112,7 +123,7 @@ def _weights_hash(cell: Path, run: Path, defined: dict[str, Any]) -> str:
     """Return the hash of all weights of a cell: for Model 1 those of the backbone, too."""
     paths = [cell / "model.safetensors"]
     if defined["cell"]["head"]:
-        paths.append(features_folder(run, defined) / "backbone.safetensors")
+        paths.append(features_folder(run, defined) / BACKBONE)
     try:
         return content_hash([file_hash(path) for path in paths])
     except OSError as error:

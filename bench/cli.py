@@ -1,17 +1,21 @@
 """The command line. Each command parses, builds and makes one call; heavy imports wait until a command needs them."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from bench.cli_audit import audit
+from bench.cli_common import one_interruption, stoppable
 from bench.cli_data import phantom, prepare
 from bench.cli_machine import data_path, doctor, gpu_check
-from bench.cli_results import explain, measure, predict, report, run
-from fusion.errors import UserError
+from bench.cli_results import explain, measure, predict, report, run, verify
+from fusion.errors import CODES, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -23,7 +27,8 @@ app = typer.Typer(
         "Wang et al., Tomography 2024.\n\n"
         "The order of work: **doctor** examines the machine, **prepare** the raw data once, **run** a matrix on it, "
         "**measure** more of its models, **explain** where they look, read the tables of **report**, **predict** with "
-        "a model. **audit** holds the paper's numbers against each other. Without data, **phantom** writes synthetic "
+        "a model. **verify** finds files that were damaged since they were written. **audit** holds the paper's "
+        "numbers against each other. Without data, **phantom** writes synthetic "
         "data in the same formats."
     ),
 )
@@ -34,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "measure": measure,
     "explain": explain,
     "report": report,
+    "verify": verify,
     "predict": predict,
     "audit": audit,
     "doctor": doctor,
@@ -41,14 +47,27 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "gpu-check": gpu_check,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(stoppable(command))
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; a ``UserError`` becomes one line on stderr and exit code 2."""
     try:
-        return app(arguments)
+        with one_interruption():
+            try:
+                return app(arguments)
+            finally:
+                sys.stdout.flush()  # here a full disk or a closed pipe can still be told
     except UserError as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True).print(f"fusebench: {message}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(" ".join(str(error).split()))
+    except OSError as error:
+        if error.errno not in (*CODES, errno.EPIPE):
+            raise
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its rest is a second error at exit
+        _refuse(f"can't write {error.filename or 'the output'}: {error.strerror}")
+
+
+def _refuse(message: str) -> NoReturn:
+    Console(stderr=True).print(f"fusebench: {message}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)

@@ -1,4 +1,4 @@
-"""The commands that make results: ``run``, ``measure``, ``explain``, ``predict`` and ``report``."""
+"""The commands that make results, ``run``, ``measure``, ``explain``, ``predict`` and ``report``, and ``verify``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -241,6 +241,30 @@ def report(
 ) -> None:
     """Write all tables, print them, draw all figures, and write index.html, which shows all of it."""
     _report(results, ())
+
+
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder written by 'fusebench run' or 'fusebench prepare'.", show_default=False)
+    ],
+) -> None:
+    """Compare every file of a folder with its checksum, and the rows of every cell with its predictions.
+
+    Says what is missing, damaged, foreign or unfinished, and the way out. Nothing is changed. The exit code is 0 only
+    where all is well, else 1.
+    """
+    from bench.report import terminal_table
+    from bench.report.verification import verification_sentence, verification_table
+    from bench.verify import verify as verify_folder
+
+    with progress_bars() as bars:
+        verified = verify_folder(folder, lambda done, total: bars.run("verify", done, total))
+    console = Console()
+    if verified.findings:
+        console.print(terminal_table(verification_table(verified.findings)))
+    console.print(f"{folder}: {verification_sentence(verified)}", markup=False, highlight=False, soft_wrap=True)
+    if verified.findings:
+        raise typer.Exit(1)
 
 
 def _measure(results: Path, plan: Any) -> tuple[str, ...]:

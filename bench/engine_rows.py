@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from fusion.checksums import require_intact
 from fusion.files import content_hash, make_folder, read_json, write_json, write_text
 
 ENGINE_COLUMNS = (
@@ -105,7 +106,7 @@ def machine_folder(run_dir: Path, environment: Mapping[str, Any]) -> Path:
     folder = run_dir / MEASUREMENTS / content_hash(environment)[:12]
     if not (folder / ENVIRONMENT).exists():
         make_folder(folder)
-        write_json(folder / ENVIRONMENT, environment)
+        write_json(folder / ENVIRONMENT, environment, recorded=True)
     return folder
 
 
@@ -115,6 +116,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the description is missing or damaged.
     """
+    require_intact(folder / ENVIRONMENT, way_out=f"delete the folder {folder} and measure again")
     return read_json(folder / ENVIRONMENT, "the folder of a machine")
 
 
@@ -126,4 +128,4 @@ def write_found(path: Path, common: Mapping[str, Any], found: list[Found]) -> No
     """
     rows = [{**common, **vars(one), "unit": ENGINE_METRICS[one.metric] if one.metric else ""} for one in found]
     make_folder(path.parent)
-    write_text(path, pd.DataFrame(rows, columns=list(ENGINE_COLUMNS)).to_csv(index=False))
+    write_text(path, pd.DataFrame(rows, columns=list(ENGINE_COLUMNS)).to_csv(index=False), recorded=True)

@@ -35,8 +35,8 @@ from bench.report.read_explanations import read_explanation
 from bench.run_images import TestRows, find_test_rows
 from bench.store import cell_folder
 from bench.train import choose_device
-from fusion.errors import UserError
-from fusion.files import content_hash, file_hash, replacing_folder, sole_writer
+from fusion.errors import DiskError, UserError
+from fusion.files import clear_leftovers, content_hash, file_hash, replacing_folder, sole_writer
 from fusion.images import UnreadableImageError
 from fusion.masks import read_mask
 from fusion.models import FORWARD_GMACS
@@ -113,6 +113,7 @@ def explain(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable
     work = [FORWARD_GMACS[cell["network"]] + 1 for cell in cells]  # beside its arithmetic each has its files
     done, explained, failed = 0.0, 0, []
     with sole_writer(run_dir):
+        clear_leftovers(run_dir)
         for cell, cost in zip(cells, work, strict=True):
             name = f"{cell['protocol']}/{cell['seed']}/{cell['cell']}"
 
@@ -125,6 +126,8 @@ def explain(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable
                 if _explain_cell(run_dir, cell, size, plan, device, advance):
                     explained += 1
                     finished(f"explain {name} done in {time.perf_counter() - started:.0f} s")
+            except DiskError:  # the other cells could not be written either
+                raise
             except Exception as error:  # one cell's fault must not end the others
                 failed.append(f"{name}: {reason_of(error)}")
                 finished(f"explain {name} failed: {reason_of(error)}")

@@ -20,10 +20,12 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file as load_torch
 from torch import nn
 
-from bench.extract import features_folder
+from bench.extract import BACKBONE, features_folder
 from bench.onnx_file import INPUT, OUTPUT, classifier_metadata
+from bench.store import DEFINITION, WEIGHTS, require_cell
+from fusion.checksums import recording, require_intact
 from fusion.errors import UserError
-from fusion.files import read_json, replacing
+from fusion.files import read_json
 from fusion.models.classifier import Classifier, fitted_classifier, trained_classifier
 
 OPSET = 20
@@ -43,13 +45,18 @@ def load_classifier(run: Path, cell: Path, image_size: int) -> Classifier:
     Raises:
         UserError: the cell is not finished, or one of its files is damaged.
     """
-    defined = read_json(cell / "cell.json", "a finished cell")
+    require_cell(cell, DEFINITION, WEIGHTS)
+    defined = read_json(cell / DEFINITION, "a finished cell")
     try:
         network, head = defined["cell"]["network"], defined["cell"]["head"]
         if head is None:
-            return trained_classifier(network, load_torch(cell / "model.safetensors"), image_size)
-        backbone = load_torch(features_folder(run, defined) / "backbone.safetensors")
-        return fitted_classifier(network, backbone, head, load_numpy(cell / "model.safetensors"))
+            return trained_classifier(network, load_torch(cell / WEIGHTS), image_size)
+        folder = features_folder(run, defined)
+        require_intact(folder / BACKBONE, way_out=f"delete {folder} and {cell} to run the cell again")
+        backbone = load_torch(folder / BACKBONE)
+        return fitted_classifier(network, backbone, head, load_numpy(cell / WEIGHTS))
+    except UserError:
+        raise
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{cell} can't be exported, a file is missing or damaged: {reason}") from None
@@ -103,7 +110,7 @@ def export_onnx(
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     onnx.checker.check_model(model)
-    with replacing(path) as temporary:
+    with recording(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 

@@ -1,19 +1,24 @@
 """Model 1's features: the pooled output of a frozen backbone, computed once and used by every classifier."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 from torch import nn
 
 from bench.step import predict_logits
 from fusion.augment import Rows, expand
-from fusion.files import content_hash, make_folder, replacing
+from fusion.checksums import require_intact
+from fusion.errors import UserError
+from fusion.files import content_hash, replacing_folder
 from fusion.loaders import Loader
 from fusion.prepare import Prepared
+
+BACKBONE = "backbone.safetensors"
+log = logging.getLogger(__name__)
 
 
 def features_folder(run: Path, definition: dict[str, Any]) -> Path:
@@ -50,21 +55,24 @@ def features_of(
     """
     everything = expand(prepared.catalog, np.arange(len(prepared.catalog)), augmented=True)
     path = folder / "features.safetensors"
-    if not _readable(path):
-        make_folder(folder)
+    if not _intact(path):
         features = predict_logits(model, loader, everything, precision=precision).numpy()
-        with replacing(folder / "backbone.safetensors") as temporary:
-            save_torch({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
-        with replacing(path) as temporary:
-            save_file({"features": features}, temporary)
+        with replacing_folder(folder) as partial:
+            state = {key: value.contiguous() for key, value in model.state_dict().items()}
+            save_torch(state, partial / BACKBONE)
+            save_file({"features": features}, partial / path.name)
     features = load_file(path)["features"]
     first = np.flatnonzero(everything.copy == 0)
     return features[first[rows.image] + rows.copy]
 
 
-def _readable(path: Path) -> bool:
-    """Return whether the features are there and whole; damaged ones are computed again."""
-    try:
-        return "features" in load_file(path)
-    except (OSError, SafetensorError):
+def _intact(path: Path) -> bool:
+    """Return whether the features are there as they were written; damaged ones are computed again."""
+    if not path.exists():
         return False
+    try:
+        require_intact(path, way_out="computed again")
+    except UserError as error:
+        log.warning("note: %s", error)
+        return False
+    return True

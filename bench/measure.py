@@ -21,8 +21,8 @@ from bench.paper import paper_costs
 from bench.report.read import read_measurements, read_rows, read_run
 from bench.sessions import ENGINES, NotHereError, describe_engines, require_machine
 from bench.store import cell_folder
-from fusion.errors import UserError
-from fusion.files import content_hash, make_folder, sole_writer, write_text
+from fusion.errors import DiskError, UserError
+from fusion.files import clear_leftovers, content_hash, make_folder, sole_writer, write_text
 from fusion.models import FORWARD_GMACS
 
 BATCHES = (1, 8, 32, 64)
@@ -107,6 +107,7 @@ def measure(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable
         synthetic_sources=run["data"]["synthetic_sources"],
     )
     with sole_writer(run_dir):
+        clear_leftovers(run_dir)
         machine = _Machine(run_dir, environment)
         for cell in done:
             if not machine.has(cell):
@@ -141,6 +142,8 @@ def _measure_cells(
                     folder, run, pairs, batches=batches, rounds=plan.rounds, graph=graph, advance=advance
                 )
                 machine.keep(cell, found, identity)
+        except DiskError:  # the other cells could not be written either
+            raise
         except Exception as error:  # one cell's fault must not end the others
             reason = reason_of(error)
             if not isinstance(error, UserError):
@@ -208,7 +211,7 @@ class _Machine:
         """Write the traceback of a cell that could not be measured beside the rows it may have."""
         path = self._file(cell, "error.txt")
         make_folder(path.parent)
-        write_text(path, text)
+        write_text(path, text, recorded=True)
 
     def _file(self, cell: dict[str, Any], ending: str) -> Path:
         return self.folder / cell["protocol"] / str(cell["seed"]) / f"{cell['cell']}.{ending}"

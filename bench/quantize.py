@@ -12,8 +12,9 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from bench.onnx_file import INPUT
+from fusion.atomic import refuse_disk
+from fusion.checksums import recording
 from fusion.errors import UserError
-from fusion.files import replacing
 
 CALIBRATION_BATCH = 16
 KEPT_IN_FLOAT = ("Div", "Sub")
@@ -61,13 +62,14 @@ def quantize_int8(path: Path, out: Path, calibration_u8: np.ndarray) -> None:
             )
             result = onnx.load(quantized)
         except Exception as error:  # the tool raises whatever its parts raise
+            refuse_disk(error, quantized)
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} can't be quantized: {type(error).__name__}: {reason}") from error
     facts = {one.key: one.value for one in model.metadata_props} | {"precision": "int8"}
     del result.metadata_props[:]
     for key, value in (facts | {"calibration_rows": str(len(calibration_u8))}).items():
         result.metadata_props.add(key=key, value=value)
-    with replacing(out) as temporary:
+    with recording(out) as temporary:
         temporary.write_bytes(result.SerializeToString())
 
 

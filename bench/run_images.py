@@ -6,6 +6,7 @@ same rows share them. ``mask/`` beside them holds the lesions of those test rows
 data set outlines them, under the same numbers.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from PIL import Image
 
 from bench.cell import Job, Settings, rows_of
 from bench.image_files import TEST, images_folder, row_file
-from bench.store import PREDICTION_COLUMNS, cell_folder
+from bench.store import DEFINITION, PREDICTION_COLUMNS, PREDICTIONS, cell_folder, require_cell
+from fusion.checksums import problems, require_intact
 from fusion.errors import UserError
 from fusion.files import make_folder, replacing_folder
 from fusion.images import UnreadableImageError
@@ -26,6 +28,7 @@ from fusion.prepare import Prepared
 CALIBRATION, MASK = "calibration", "mask"
 CALIBRATION_ROWS = 64
 BATCH = 64
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +79,9 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
     }
     whole = all(len(list((folder / name).glob("*.png"))) == len(rows) for name, rows in parts.items())
     if whole and _holds_masks(folder / MASK, masks, prepared.image_size):
-        return
+        if not (wrong := problems(folder)):
+            return
+        log.warning("note: %s is %s; the images of the run are written anew", wrong[0].path, wrong[0].kind)
     spec = BatchSpec(seed=job.seed, mean=(0.0,), std=(1.0,), device=settings.torch_device())
     loader = make_loader(settings.loader, prepared, spec)
     with replacing_folder(folder) as partial:
@@ -113,14 +118,18 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
         raise UserError(
             f"{folder / MASK} is missing: call the same 'fusebench run' again, which writes it from the data"
         )
+    calibration_files = sorted((folder / CALIBRATION).glob("*.png"))
+    mask_files = {
+        number: mask
+        for number, mask in enumerate(folder / MASK / file.name for file in files)
+        if mask.is_file() and predictions["copy"].iloc[number] == 0
+    }
+    way_out = "call the same 'fusebench run' again, which writes it anew"
+    require_intact(*files, *calibration_files, *mask_files.values(), way_out=way_out)
     return TestRows(
         files=files,
-        calibration_files=sorted((folder / CALIBRATION).glob("*.png")),
-        mask_files={
-            number: mask
-            for number, mask in enumerate(folder / MASK / file.name for file in files)
-            if mask.is_file() and predictions["copy"].iloc[number] == 0
-        },
+        calibration_files=calibration_files,
+        mask_files=mask_files,
         predictions=predictions,
         label=predictions["label"].to_numpy(),
         group=predictions["group_id"].to_numpy(),
@@ -144,7 +153,8 @@ def _folder(run: Path, cell: Path) -> Path:
 
 
 def _predictions(cell: Path) -> pd.DataFrame:
-    path = cell / "predictions.parquet"
+    path = cell / PREDICTIONS
+    require_cell(cell, DEFINITION, PREDICTIONS)
     try:
         return pd.read_parquet(path, columns=list(PREDICTION_COLUMNS))
     except Exception as error:  # pyarrow raises many kinds

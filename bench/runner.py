@@ -18,8 +18,9 @@ from bench.report.read_straddling import STRADDLING
 from bench.run_images import write_run_images
 from bench.store import CellKey, has_backbone, is_done
 from bench.worker import Described, Ended, WorkerPlan, cell_key, write_failure
+from fusion.checksums import SUMS
 from fusion.errors import UserError
-from fusion.files import content_hash, sole_writer, write_json, write_text
+from fusion.files import clear_leftovers, content_hash, sole_writer, write_json, write_text
 from fusion.prepare import Prepared
 from fusion.straddling import straddling
 
@@ -184,6 +185,7 @@ class _RunFolder:
     ) -> None:
         self.out, self.prepared, self.settings, self.environment = out, prepared, settings, described.environment
         self.written = _write_run(out, matrix, jobs, prepared, settings, described, threads)
+        clear_leftovers(out)
         _write_straddling(out, prepared, self.written["protocols"], self.written["seeds"])
         write_augmented_image(prepared, out, settings, seeds[0])
 
@@ -199,7 +201,7 @@ class _RunFolder:
         """Keep what a cell was computed on."""
         if (key := content_hash(environment)) not in self.written["environments"]:
             self.written["environments"][key] = environment
-            write_json(self.out / RUN, self.written)
+            write_json(self.out / RUN, self.written, recorded=True)
 
 
 def _write_run(
@@ -252,10 +254,11 @@ def _write_run(
         for name in ("cells", "protocols", "seeds"):
             grown[name] = list(dict.fromkeys([*earlier[name], *grown[name]]))
         grown["environments"] = {**earlier["environments"], **grown["environments"]}
-    elif any(not path.name.startswith(".") for path in out.iterdir()):  # a killed call may have left .run.json.*
+    # a killed call may have left .run.json.*; where run.json was deleted as damaged, its checksum is still there
+    elif not (out / SUMS).exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise UserError(f"{out} is not empty and is not a run's folder; choose another --out")
     written = {**same, **grown}
-    write_json(out / RUN, written)
+    write_json(out / RUN, written, recorded=True)
     return written
 
 
@@ -270,7 +273,7 @@ def _earlier_threads(out: Path) -> int | None:
 def _write_straddling(out: Path, prepared: Prepared, protocols: Sequence[str], seeds: Sequence[int]) -> None:
     """Write how many groups have rows on both sides of every split of the run."""
     found = [straddling(prepared.catalog, prepared.duplicates, p, s) for p in protocols for s in seeds]
-    write_text(out / STRADDLING, pd.concat(found, ignore_index=True).to_csv(index=False))
+    write_text(out / STRADDLING, pd.concat(found, ignore_index=True).to_csv(index=False), recorded=True)
 
 
 def _short(value: Any) -> str:

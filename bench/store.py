@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import SafetensorError
 
 from bench.metrics import ALL, COUNTS, SCORES, Measured
+from fusion.checksums import require_intact
 from fusion.errors import UserError
 from fusion.files import content_hash, read_json, replacing_folder, write_json
 
@@ -40,9 +40,10 @@ HISTORY_COLUMNS = (
     "learning_rate",
 )
 """Of ``history.csv``, a line for each epoch; losses are mean cross-entropies in nats."""
-ROWS, DEFINITION = "rows.csv", "cell.json"
-FILES = (ROWS, DEFINITION, "predictions.parquet", "history.csv", "model.safetensors")
-"""A finished cell has them all."""
+ROWS, DEFINITION, PREDICTIONS, HISTORY = "rows.csv", "cell.json", "predictions.parquet", "history.csv"
+WEIGHTS = "model.safetensors"
+FILES = (ROWS, DEFINITION, PREDICTIONS, HISTORY, WEIGHTS)
+"""A finished cell has them all; the weights, which may be large, are checked when they are read."""
 METRICS = {
     *SCORES,
     *COUNTS,
@@ -97,6 +98,7 @@ def is_done(key: CellKey, definition: dict[str, Any], out: Path) -> bool:
     folder = key.folder(out)
     if not (folder / ROWS).exists():
         return False
+    require_cell(folder, *(name for name in FILES if name != WEIGHTS and (folder / name).is_file()))
     try:
         rows = pd.read_csv(folder / ROWS, keep_default_na=False)
         hashes, statuses = set(rows["config_hash"]), set(rows["status"])
@@ -130,13 +132,19 @@ def write_cell(
     Raises:
         UserError: the files can't be written.
     """
-    try:
-        with replacing_folder(folder) as partial:
-            write_files(partial)
-            write_json(partial / DEFINITION, definition)
-            rows.to_csv(partial / ROWS, index=False)
-    except SafetensorError as error:  # safetensors has an error of its own for a full disk
-        raise UserError(f"can't write {folder}: {error}") from error
+    with replacing_folder(folder) as partial:
+        write_files(partial)
+        write_json(partial / DEFINITION, definition)
+        rows.to_csv(partial / ROWS, index=False)
+
+
+def require_cell(folder: Path, *names: str) -> None:
+    """Refuse files of a cell that are not what was written.
+
+    Raises:
+        UserError: one is missing, changed or not recorded.
+    """
+    require_intact(*(folder / name for name in names), way_out=f"delete the folder {folder} to run the cell again")
 
 
 def has_backbone(out: Path) -> bool:

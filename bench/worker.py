@@ -21,7 +21,7 @@ from bench.evaluate import prediction_frame
 from bench.extract import features_folder
 from bench.metrics import Measured, subset_metrics
 from bench.store import HISTORY_COLUMNS, CellKey, definition_hash, difference, done_rows, failed_rows, write_cell
-from fusion.errors import UserError
+from fusion.errors import DiskError, UserError
 from fusion.files import content_hash
 from fusion.prepare import Prepared, load_prepared
 
@@ -90,7 +90,7 @@ class Worker:
             report: called with the share of the work done.
 
         Raises:
-            UserError: the cell's folder can't be written.
+            DiskError: the cell's folder can't be written.
         """
         report(0.0)
         started, trace, outcome = time.perf_counter(), "", None
@@ -103,6 +103,8 @@ class Worker:
                 outcome = compute(job, self.prepared, self.out, self.settings, report)
             if not np.isfinite(outcome.probability).all():
                 raise UserError("the predicted probabilities are not all finite numbers")
+        except DiskError:  # the other cells could not be written either
+            raise
         except UserError as error:
             reason = str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:

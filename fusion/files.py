@@ -1,49 +1,46 @@
 """Writing files so that nothing finished is lost and nothing half-written is taken for finished."""
 
-import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fusion.atomic import file_hash, make_folder, refuse_disk, replacing, share, sync
+from fusion.checksums import recording, write_checksums
 from fusion.errors import UserError
+from fusion.lock import sole_writer
 
-UMASK = os.umask(0o077)  # it can only be read by setting it
-os.umask(UMASK)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; when the block ends well, sync it to disk and rename it to ``path``.
-
-    Raises:
-        UserError: the file can't be written (permission, read-only file system, no space left).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        share(temporary)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"can't write {path}: {error.strerror or error}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+__all__ = [
+    "clear_leftovers",
+    "content_hash",
+    "file_hash",
+    "make_folder",
+    "read_json",
+    "recording",
+    "replacing",
+    "replacing_folder",
+    "sole_writer",
+    "sync",
+    "write_json",
+    "write_text",
+]
+LEFTOVER = re.compile(r"\.[^.].*\.(partial|replaced)")
+"""Names under which files and folders are written, and folders set aside while they are replaced."""
 
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside ``folder``; when the block ends well, sync it to disk and put it in place as a whole.
 
+    What is in it is recorded in its ``SHA256SUMS``.
+
     Raises:
-        UserError: it can't be written.
+        DiskError: it can't be written.
     """
     partial, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "replaced"))
     try:
@@ -51,6 +48,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(stale, ignore_errors=True)
         make_folder(partial)
         yield partial
+        write_checksums(partial)
         for place in sorted(partial.rglob("*"), reverse=True):  # what a folder holds before the folder
             if place.is_file():
                 share(place)
@@ -61,43 +59,45 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         os.rename(partial, folder)
         sync(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
+    except Exception as error:
+        refuse_disk(error, folder)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def share(path: Path) -> None:
-    """Give a file the permissions an ordinary new file has; safetensors writes for its owner alone."""
-    path.chmod(0o666 & ~UMASK)
+def clear_leftovers(folder: Path) -> None:
+    """Remove below ``folder`` what killed calls left under temporary names, and bring back what they had set aside.
+
+    Only who holds the folder's lock may do so: it can't tell what is left from what is being written.
+    """
+    for path in [path for path in folder.rglob(".*") if LEFTOVER.fullmatch(path.name)]:
+        whole = path.with_name(path.name[1:].removesuffix(".replaced"))
+        if path.name.endswith(".replaced") and not whole.exists():
+            os.rename(path, whole)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Force a file or a folder's entries to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 through a temporary name.
+def write_text(path: Path, text: str, *, recorded: bool = False) -> None:
+    """Write ``text`` as UTF-8 through a temporary name; ``recorded`` keeps its checksum in its folder.
 
     Raises:
         UserError: the file can't be written.
     """
-    with replacing(path) as temporary:
+    with (recording if recorded else replacing)(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON through a temporary name.
+def write_json(path: Path, content: Any, *, recorded: bool = False) -> None:
+    """Write ``content`` as indented JSON through a temporary name; ``recorded`` keeps its checksum in its folder.
 
     Raises:
         UserError: the file can't be written.
     """
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", recorded=recorded)
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -117,47 +117,6 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of ``folder``, made if missing, so that two calls never write into it at once.
-
-    Raises:
-        UserError: another process holds it, or the folder can't be written to.
-    """
-    lock = os.open(make_folder(folder), os.O_RDONLY)  # the folder itself is locked, so that no file is left
-    try:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                message = f"another process is writing to {folder}; wait for it, or choose another folder"
-                raise UserError(message) from None
-        yield
-    finally:
-        os.close(lock)
-
-
-def make_folder(path: Path) -> Path:
-    """Create ``path`` with its parents and return it.
-
-    Raises:
-        UserError: it can't be created or written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"can't create the folder {path}: {error.strerror or error}") from error
-    if not os.access(path, os.W_OK):
-        raise UserError(f"can't write to the folder {path}: permission denied")
-    return path
-
-
 def content_hash(content: Any) -> str:
     """Return the SHA-256, in hex, of ``content`` as canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256, in hex, of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ similarity), ``converted/`` and ``bmode/`` (8-bit grey PNGs of files DALI can't 
 last: without it the folder is not finished.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,16 +24,29 @@ from PIL import Image
 
 from fusion.augment import COPIES
 from fusion.catalog import ImageRecord, to_frame
+from fusion.checksums import SUMS, require_intact, write_checksums
 from fusion.cores import cpu_count
 from fusion.decode import BATCH, Decoder, available_decoder, decode_and_resize, decode_torchvision
 from fusion.duplicates import duplicate_pairs
 from fusion.errors import UserError
-from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sole_writer, sync, write_json
+from fusion.files import (
+    clear_leftovers,
+    content_hash,
+    file_hash,
+    make_folder,
+    read_json,
+    replacing,
+    sole_writer,
+    sync,
+    write_json,
+)
 from fusion.groups import IDENTICAL, SIMILAR, join_groups
 from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
 from fusion.masks import MASKS, NONE, fill_masks, masks_hash
 
 FORMAT = 2
+PREPARED_BEFORE = "has no checksums (an earlier version made it): the same 'fusebench prepare' adds them"
+log = logging.getLogger(__name__)
 IMAGES, CATALOG, MANIFEST = "images_u8.npy", "catalog.parquet", "manifest.json"
 QUARANTINE, DUPLICATES = "quarantine.csv", "duplicates.csv"
 FILES = (IMAGES, MASKS, CATALOG, QUARANTINE, DUPLICATES, MANIFEST)
@@ -179,6 +193,8 @@ def _prepare(
     if (out / MANIFEST).exists():
         finished = load_prepared(out)
         if finished.manifest["plan_hash"] == plan:
+            if not (out / SUMS).exists():
+                write_checksums(out)
             return finished
         raise UserError(
             f"{out} already holds another prepared data set ({len(finished.catalog)} images at "
@@ -234,6 +250,8 @@ def _prepare(
         },
     )
     shutil.rmtree(partial)
+    clear_leftovers(out)
+    write_checksums(out)  # before it is opened: what is opened without them is said to be of an earlier version
     return load_prepared(out)
 
 
@@ -243,6 +261,11 @@ def load_prepared(root: Path) -> Prepared:
     Raises:
         UserError: ``root`` is not one, is unfinished, or its files don't fit its manifest.
     """
+    if (root / SUMS).exists():  # images and masks are compared with the manifest
+        way_out = "delete the folder and prepare again"
+        require_intact(*(root / name for name in (MANIFEST, CATALOG, DUPLICATES, QUARANTINE)), way_out=way_out)
+    elif (root / MANIFEST).exists():
+        log.warning("note: %s %s", root, PREPARED_BEFORE)
     manifest = read_json(root / MANIFEST, "a prepared data set (make one with 'fusebench prepare')")
     if manifest.get("format") != FORMAT:
         raise UserError(

@@ -17,6 +17,7 @@ from typing import Any
 from bench.executors.interface import Call, Losses, Report, Result, Tell
 from bench.executors.ray_node import CHUNK, RayNode
 from bench.worker import WorkerPlan
+from fusion.checksums import problems
 from fusion.errors import UserError
 from fusion.files import replacing_folder
 from fusion.prepare import FILES
@@ -164,6 +165,8 @@ class RayCluster:
                 with (partial / Path(name).name).open("wb") as file:
                     while file.tell() < size:
                         file.write(self.ray.get(actor.handle.read.remote(folder, name, file.tell())))
+            for problem in problems(partial):
+                raise UserError(f"{folder}/{problem.path.name} was damaged on its way from a node: {problem.kind}")
         actor.handle.forget.remote(folder)
 
     def _poll(self) -> None:

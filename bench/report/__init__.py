@@ -14,6 +14,8 @@ from bench.report.layout import Table
 from bench.report.predictions import prediction_table
 from bench.report.read import Results, read_measurements, read_results, read_rows, read_run
 from bench.report.tables import build_tables, prepared_table
+from fusion.checksums import record
+from fusion.files import clear_leftovers, sole_writer
 
 if TYPE_CHECKING:
     from bench.report.figures import Figure
@@ -38,6 +40,8 @@ __all__ = [
     "write_tables",
 ]
 
+TABLES, FIGURES = "tables", "figures"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -61,17 +65,20 @@ def write_report(run_dir: Path) -> Report:
     from bench.report.page import explanation_pictures, write_page
 
     results = read_results(run_dir)
-    tables = _write_tables(run_dir, results)
-    figures = write_figures(run_dir, results, tables)
-    explained, _ = current(results)
-    page = write_page(
-        run_dir,
-        results,
-        tables | audit_tables(),
-        figures,
-        pictures=explanation_pictures(explained),
-        said={"audit": audit_summary(), "score": composition_sentences(results)},
-    )
+    with sole_writer(run_dir / TABLES):  # a run that goes on can be reported, but by one call at a time
+        for folder in (run_dir / TABLES, run_dir / FIGURES):
+            clear_leftovers(folder)
+        tables = _write_tables(run_dir, results)
+        figures = write_figures(run_dir, results, tables)
+        explained, _ = current(results)
+        page = write_page(
+            run_dir,
+            results,
+            tables | audit_tables(),
+            figures,
+            pictures=explanation_pictures(explained),
+            said={"audit": audit_summary(), "score": composition_sentences(results)},
+        )
     return Report(tables=tables, figures=figures, page=page)
 
 
@@ -86,6 +93,6 @@ def write_tables(run_dir: Path) -> dict[str, Table]:
 
 def _write_tables(run_dir: Path, results: Results) -> dict[str, Table]:
     tables = build_tables(results)
-    for table in tables.values():
-        write_table(table, run_dir / "tables")
+    files = [file for table in tables.values() for file in write_table(table, run_dir / TABLES)]
+    record(*files)
     return tables

@@ -150,15 +150,19 @@ FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, 
 """File ending -> how it is written."""
 
 
-def write_table(table: Table, folder: Path) -> None:
-    """Write ``table`` to ``folder/<name>.csv``, ``.md`` and ``.tex``; a reader sees the old file or the whole new one.
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write ``table`` to ``folder/<name>.csv``, ``.md`` and ``.tex`` and return these.
+
+    A reader sees the old file or the whole new one.
 
     Raises:
         UserError: ``folder`` cannot be made or written.
     """
     make_folder(folder)
-    for ending, text_of in FORMATS.items():
-        write_text(folder / f"{table.name}.{ending}", text_of(table))
+    files = {folder / f"{table.name}.{ending}": text_of for ending, text_of in FORMATS.items()}
+    for file, text_of in files.items():
+        write_text(file, text_of(table))
+    return list(files)
 
 
 def _defused(value: object) -> object:

@@ -23,8 +23,9 @@ from bench.report.layout import one_line
 from bench.report.read_cells import CellId, read_histories, read_predictions
 from bench.report.read_explanations import Explanation, read_explanations
 from bench.report.read_straddling import read_straddling
-from bench.store import ROW_COLUMNS
+from bench.store import ROW_COLUMNS, ROWS, require_cell
 from fusion.catalog import LABEL_NAMES
+from fusion.checksums import SUMS, require_intact
 from fusion.errors import UserError
 from fusion.files import content_hash
 
@@ -83,9 +84,9 @@ def read_results(run_dir: Path) -> Results:
     Raises:
         UserError: it is not a run's folder, or one of its files is damaged.
     """
-    rows = read_rows(run_dir)
+    run, rows = read_run(run_dir), read_rows(run_dir)
     return Results(
-        run=read_run(run_dir),
+        run=run,
         rows=rows,
         measurements=read_measurements(run_dir),
         predictions=read_predictions(run_dir, rows),
@@ -103,11 +104,17 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "run.json"
     try:
+        if path.exists():
+            if not (run_dir / SUMS).exists():
+                raise UserError(without_checksums(run_dir))
+            require_intact(path, way_out=f"delete {path.name} and call the same 'fusebench run' again")
         run = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{run_dir}: no run.json; give a folder written by 'fusebench run'") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UserError:
+        raise
     except ValueError as error:  # covers text that is not UTF-8
         raise UserError(f"{path}: not valid JSON ({error})") from error
     _check_keys(run, RUN_KEYS, f"{path}")
@@ -131,6 +138,11 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     return run
 
 
+def without_checksums(run_dir: Path) -> str:
+    """Return what is said of the folder of a run that an earlier version made."""
+    return f"{run_dir} has no {SUMS}: an earlier version made it; run the matrix again, into another folder"
+
+
 def read_rows(run_dir: Path) -> pd.DataFrame:
     """Return the rows of every cell, columns ``ROW_COLUMNS``: text as ``str``, numbers as numbers, empty ones NaN.
 
@@ -144,6 +156,15 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
     places = _places(cells, "*/*/**/rows.csv")
     frames = [_read_results(cells / place, _keys(place.parent)) for place in places]
     return pd.concat(frames, ignore_index=True) if frames else _empty(RESULT_ROWS)
+
+
+def read_cell_rows(cell: Path) -> pd.DataFrame:
+    """Return the rows of the cell whose folder this is, as ``read_rows`` returns those of all.
+
+    Raises:
+        UserError: as ``read_rows``.
+    """
+    return _read_results(cell / ROWS, {})
 
 
 def read_measurements(run_dir: Path) -> pd.DataFrame:
@@ -198,6 +219,7 @@ def _machine(folder: Path) -> tuple[str, str]:
 
 
 def _read_results(path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
+    require_cell(path.parent, path.name)
     rows = _read_rows(path, RESULT_ROWS, keys)
     scores = rows[rows["metric"].isin(SCORES)]
     for column in ("value", "low", "high"):
@@ -207,6 +229,7 @@ def _read_results(path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _read_engines(path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
+    require_intact(path, way_out="delete it and measure again")
     rows = _read_rows(path, ENGINE_ROWS, keys)
     for status, metric, unit in zip(rows["status"], rows["metric"], rows["unit"], strict=True):
         if status != "done" and metric:

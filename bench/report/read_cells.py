@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from bench.store import HISTORY_COLUMNS, PREDICTION_COLUMNS, cell_folder
+from bench.store import HISTORY, HISTORY_COLUMNS, PREDICTION_COLUMNS, PREDICTIONS, cell_folder, require_cell
 from fusion.errors import UserError
 
 CellId = tuple[str, int, str]
@@ -33,7 +33,17 @@ def read_predictions(run_dir: Path, rows: pd.DataFrame) -> dict[CellId, pd.DataF
     Raises:
         UserError: a file is missing, damaged, too long, or holds what predictions can't be.
     """
-    return {cell: _predictions(_file(run_dir, cell, "predictions.parquet")) for cell in finished_cells(rows)}
+    return {cell: _predictions(_file(run_dir, cell, PREDICTIONS)) for cell in finished_cells(rows)}
+
+
+def read_cell_predictions(cell: Path) -> pd.DataFrame:
+    """Return the predictions of the cell whose folder this is.
+
+    Raises:
+        UserError: as ``read_predictions``.
+    """
+    require_cell(cell, PREDICTIONS)
+    return _predictions(cell / PREDICTIONS)
 
 
 def read_histories(run_dir: Path, rows: pd.DataFrame) -> dict[CellId, pd.DataFrame]:
@@ -42,12 +52,14 @@ def read_histories(run_dir: Path, rows: pd.DataFrame) -> dict[CellId, pd.DataFra
     Raises:
         UserError: a file is missing, damaged or too long.
     """
-    return {cell: _history(_file(run_dir, cell, "history.csv")) for cell in finished_cells(rows)}
+    return {cell: _history(_file(run_dir, cell, HISTORY)) for cell in finished_cells(rows)}
 
 
 def _file(run_dir: Path, cell: CellId, name: str) -> Path:
     protocol, seed, cell_name = cell
-    return cell_folder(run_dir, protocol, seed, cell_name) / name
+    folder = cell_folder(run_dir, protocol, seed, cell_name)
+    require_cell(folder, name)
+    return folder / name
 
 
 def _predictions(path: Path) -> pd.DataFrame:

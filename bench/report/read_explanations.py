@@ -18,6 +18,7 @@ from bench.explanation_rows import (
 from bench.report.csv_numbers import parse_numbers, read_texts
 from bench.report.layout import one_line
 from bench.report.read_cells import CellId
+from fusion.checksums import require_intact
 from fusion.errors import UserError
 
 WHOLE = {ROWS: ("seed", "n"), IMAGES: ("row", "label", "zero_map", "shown")}
@@ -25,6 +26,7 @@ NUMBERS = {ROWS: ("value", "low", "high"), IMAGES: ("probability", "mask_area", 
 """Columns of numbers, empty where there is none."""
 SHARES = ("probability", "mask_area", "mask_share", "pointing_hit", "label", "zero_map", "shown")
 """Columns of images that lie within 0 and 1."""
+AGAIN = "make it with 'fusebench explain RESULTS --again'"
 TEXTS = ("image_id", "source", "modality", "group_id")
 
 
@@ -102,11 +104,13 @@ def read_explanation(folder: Path) -> Explanation:
     for file in found.pictures.values():
         if file.is_symlink() or not file.is_file():
             raise _damaged(file, "it is no file")
+    require_intact(*found.pictures.values(), way_out=AGAIN)
     return found
 
 
 def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     path = folder / name
+    require_intact(path, way_out=AGAIN)
     try:
         texts = read_texts(path)
         if tuple(texts.columns) != tuple(columns):
@@ -118,4 +122,4 @@ def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
 
 def _damaged(path: Path, why: str) -> UserError:
     reason = one_line(why, 160)
-    return UserError(f"{path} is missing or damaged ({reason}): make it with 'fusebench explain RESULTS --again'")
+    return UserError(f"{path} is missing or damaged ({reason}); {AGAIN}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.report.csv_numbers import parse_numbers, read_texts
+from fusion.checksums import require_intact
 from fusion.errors import UserError
 from fusion.split import PROTOCOLS
 from fusion.straddling import COLUMNS, KINDS
@@ -25,6 +26,7 @@ def read_straddling(run_dir: Path) -> pd.DataFrame:
     path = run_dir / STRADDLING
     if not path.exists():
         return pd.DataFrame(columns=list(COLUMNS))
+    require_intact(path, way_out="call the same 'fusebench run' again to write it anew")
     try:
         rows = read_texts(path)
         if tuple(rows.columns) != COLUMNS:

@@ -13,6 +13,7 @@ from bench.report import Table, build_tables, read_results
 from bench.report.formats import terminal_table
 from bench.report.layout import METRICS
 from bench.store import HISTORY_COLUMNS, PREDICTION_COLUMNS, ROW_COLUMNS
+from fusion.checksums import record
 
 PAPER = {(row["cell"], row["metric"]): row["value"] for row in paper_metrics().to_dict("records")}
 PAPER_CELLS = list(dict.fromkeys(cell for cell, _ in PAPER))
@@ -48,6 +49,7 @@ def run_json(**changes: object) -> dict[str, object]:
 def write_run(run_dir: Path, **changes: object) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "run.json").write_text(json.dumps(run_json(**changes)), encoding="utf-8")
+    record(run_dir / "run.json")
     return run_dir
 
 
@@ -73,6 +75,7 @@ def write_cell(run_dir: Path, cell: str, rows: list[dict[str, object]], protocol
     pd.DataFrame([common | row for row in rows], columns=list(ROW_COLUMNS)).to_csv(path, index=False)
     predictions().to_parquet(path.with_name("predictions.parquet"), index=False)
     pd.DataFrame(columns=list(HISTORY_COLUMNS)).to_csv(path.with_name("history.csv"), index=False)
+    record(*(path.with_name(name) for name in ("rows.csv", "predictions.parquet", "history.csv")))
     return path
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from bench.report import build_tables, read_results
 from bench.report.composition import SEES, composition_sentences
 from bench.report.formats import to_latex, to_markdown
+from fusion.checksums import record
 
 ABLATION, TRANSFER = "ablation/cnn17+ultrasound", "transfer/cnn17+mammography-to-ultrasound"
 BEST, SECOND = "model1/resnet50+svm", "model1/resnet50+lr"
@@ -68,6 +69,7 @@ def test_transfer_stands_beside_the_same_modality_and_the_commoner_class(compose
     labels = predictions(20)["label"].where(lambda label: label.index > 2, 1)  # 11 of 20 are malignant
     folder = cell_folder(composed, TRANSFER)
     predictions(20).assign(label=labels).to_parquet(folder / "predictions.parquet", index=False)
+    record(folder / "predictions.parquet")
     table = tables_of(composed)["transfer"]
     assert list(table.frame["trained_on"]) == ["ultrasound", "mammography"]
     assert list(table.frame["cell"]) == [ABLATION, TRANSFER]

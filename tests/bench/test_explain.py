@@ -22,6 +22,7 @@ from bench.report.explanations import explanations_table
 from bench.report.read_explanations import read_explanations
 from bench.report.summary import mean_interval
 from bench.run_images import find_test_rows
+from fusion.checksums import record
 from fusion.errors import UserError
 from fusion.prepare import Prepared, prepare
 from fusion.sources.folder import read_folder
@@ -125,6 +126,7 @@ def test_explained_cells_are_found_and_those_of_other_weights_are_not(out: Path)
     assert explained(out, again=True, only=["model3/*"]).explained == 1
     other = out / "cells" / "clean" / "0" / CNN / "model.safetensors"
     other.write_bytes(other.read_bytes()[:-4] + bytes(4))
+    record(other)
     assert explained(out) == Summary(explained=1, found=2, failed=())
     next(folder(out, CELLS[0]).glob("*.png")).unlink()
     assert explained(out) == Summary(explained=1, found=2, failed=())
@@ -142,6 +144,7 @@ def test_explanations_of_a_cell_that_is_another_now_are_left_out(out: Path) -> N
     path = folder(out) / "rows.csv"
     rows = pd.read_csv(path).assign(config_hash="0" * 64)
     rows.to_csv(path, index=False)
+    record(path)
     table = build_tables(read_results(out))["explanations"]
     assert CNN not in set(table.frame["cell"])
     assert f"left out, as the cell was run again since or is gone: {CNN}" in table.notes
@@ -152,6 +155,7 @@ def test_explanations_of_a_cell_that_was_trained_anew_are_left_out(out: Path) ->
     predictions = pd.read_parquet(path)
     predictions["probability"] = predictions["probability"].to_numpy() * 0.999
     predictions.to_parquet(path, index=False)
+    record(path)
     table = build_tables(read_results(out))["explanations"]
     assert CNN not in set(table.frame["cell"])
     assert f"left out, as the cell was run again since or is gone: {CNN}" in table.notes
@@ -199,17 +203,19 @@ def edited(name: str, column: str, value: object) -> Callable[[Path], None]:
         frame = pd.read_csv(place / name, dtype=str)
         frame[column] = value
         frame.to_csv(place / name, index=False)
+        record(place / name)
 
     return edit
 
 
 def edited_lines(path: Path) -> None:
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    record(path)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no images": (lambda place: (place / "images.csv").unlink(), "missing or damaged"),
-    "no text": (lambda place: (place / "rows.csv").write_bytes(b"\xff\xfe\x00"), "missing or damaged"),
+    "no images": (lambda place: (place / "images.csv").unlink(), "is missing"),
+    "no text": (lambda place: (place / "rows.csv").write_bytes(b"\xff\xfe\x00"), "is damaged: it was changed"),
     "another column": (edited("rows.csv", "more", 1), "its columns are not"),
     "another place": (edited("rows.csv", "cell", "model2/x"), "does not belong here"),
     "another metric": (edited("rows.csv", "metric", "auc"), "its metrics are not"),

@@ -11,6 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bench.cli import main
+from fusion.checksums import problems
 
 CELLS = 15
 LIMIT_S = 300
@@ -92,17 +93,23 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_tables(
     assert f"{CELLS - found} cells done, {found} found finished, 0 failed" in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in before} == before
     tables = [{path.name: path.read_bytes() for path in (root / "tables").iterdir()} for root in (whole, killed)]
-    assert len(tables[0]) == 45
+    assert len(tables[0]) == 46  # with SHA256SUMS
     assert tables[0] == tables[1]
     assert list(killed.rglob(".*")) == []
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, start: Start) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, start: Start, number: int, code: int, word: str) -> None:
     child = start(tmp_path / "run")
     wait_for_cells(child, tmp_path / "run", 1)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
+    child.send_signal(number)  # who is impatient leaves no half cell either
     out, err = child.communicate(timeout=LIMIT_S)
-    assert child.returncode == 130, err
-    assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert child.returncode == code, err
+    assert err.splitlines()[-1] == f"{word}; the same command goes on from here"
     assert "Traceback" not in out + err
     assert 1 <= len(finished_cells(tmp_path / "run")) < CELLS
+    assert list((tmp_path / "run").rglob(".*")) == []
+    assert problems(tmp_path / "run") == []

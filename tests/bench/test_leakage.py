@@ -11,6 +11,7 @@ from bench.report import read_results
 from bench.report.leakage import duplicate_sentences, gap_sentences
 from bench.report.read_straddling import STRADDLING, read_straddling
 from bench.report.summary import summarise
+from fusion.checksums import record
 from fusion.errors import UserError
 from fusion.straddling import COLUMNS
 
@@ -45,6 +46,7 @@ def write_counts(folder: Path, seeds: int = 1) -> Path:
                 split = (min(straddling + seed, numbers[0]), leaked, 431) if protocol == "paper" else (0, 0, 126)
                 rows.append((protocol, seed, kind, source, *numbers, *split))
     pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(folder / STRADDLING, index=False)
+    record(folder / STRADDLING)
     return folder / STRADDLING
 
 
@@ -128,6 +130,7 @@ def test_an_older_run_says_how_to_count(two_protocols: Path) -> None:
 def test_a_split_that_was_not_possible_is_told(two_protocols: Path) -> None:
     path = write_counts(two_protocols)
     path.write_text(path.read_text(encoding="utf-8").replace(",0,0,126", ",,,"), encoding="utf-8")
+    record(path)
     results = read_results(two_protocols)
     assert "duplicates: under protocol clean the data set can't be split" in duplicate_sentences(results)
     shown = tables_of(two_protocols)["duplicates"].display.set_index(["Protocol", "Kind"])
@@ -158,6 +161,7 @@ def test_a_split_that_was_not_possible_is_told(two_protocols: Path) -> None:
 def test_counts_that_can_not_be_are_refused_on_one_line(two_protocols: Path, old: str, new: str, reason: str) -> None:
     path = write_counts(two_protocols)
     path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    record(path)
     with pytest.raises(UserError) as caught:
         read_straddling(two_protocols)
     message = str(caught.value)
@@ -169,5 +173,6 @@ def test_counts_that_can_not_be_are_refused_on_one_line(two_protocols: Path, old
 
 def test_a_file_that_is_no_text_is_refused(two_protocols: Path) -> None:
     (two_protocols / STRADDLING).write_bytes(b"\xff\xfe\x00")
+    record(two_protocols / STRADDLING)
     with pytest.raises(UserError, match="is damaged"):
         read_straddling(two_protocols)

@@ -24,6 +24,7 @@ from bench.onnx_file import read_onnx
 from bench.predict import predict
 from bench.report import read_measurements, write_tables
 from bench.sessions import ENGINES
+from fusion.checksums import record
 from fusion.errors import UserError
 
 SMALL, LARGE = "model3/cnn17+e1+b8", "model1/mobilenet_v2+svm"
@@ -127,6 +128,7 @@ def test_a_cell_that_was_run_again_is_measured_again(copied: Path) -> None:
     path = copied / "cells" / "clean" / "0" / SMALL / "predictions.parquet"
     kept = pd.read_parquet(path)
     kept.assign(probability=kept["probability"] + 1e-9).to_parquet(path, index=False)
+    record(path)
     assert silently(copied, only=[SMALL]) == Summary(measured=1, found=0, failed=())
     assert silently(copied, only=[SMALL]) == Summary(measured=0, found=1, failed=())
 
@@ -222,6 +224,17 @@ def test_another_preprocessing_than_the_run_had_is_refused(copied: Path, monkeyp
     assert engines["reason"].str.contains("its weights or its preprocessing are not those of the run").all()
 
 
+def test_an_exported_file_that_was_damaged_is_written_anew_and_it_is_said(
+    copied: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = copied / "cells" / "clean" / "0" / SMALL / "model.onnx"
+    before = path.read_bytes()
+    path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+    silently(copied, only=[SMALL], again=True, engines=["pytorch-cpu", "onnxruntime-cpu"])
+    assert f"{path} is damaged: it was changed after it was written" in caplog.text
+    assert path.read_bytes() == before
+
+
 def test_an_engine_with_other_answers_is_kept_and_not_ranked(copied: Path) -> None:
     """The exported file was tampered with, and still says the right things of itself."""
     path = copied / "cells" / "clean" / "0" / SMALL / "model.onnx"
@@ -230,6 +243,7 @@ def test_an_engine_with_other_answers_is_kept_and_not_ranked(copied: Path) -> No
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 4:
             tensor.raw_data = np.frombuffer(tensor.raw_data, dtype=np.float32).__mul__(0.1).astype(np.float32).tobytes()
     path.write_bytes(model.SerializeToString())
+    record(path)
     silently(copied, only=[SMALL], again=True, engines=["pytorch-cpu", "onnxruntime-cpu"])
     table = write_tables(copied)["engines"].frame.query(f"cell == '{SMALL}' and engine == 'onnxruntime-cpu'")
     fp32 = table[table["precision"] == "fp32"]

@@ -11,6 +11,7 @@ from report_rows import tables_of
 
 from bench.engine_rows import ENGINE_COLUMNS, ENGINE_METRICS, ENVIRONMENT, MEASUREMENTS, STATUSES, machine_folder
 from bench.report import read_measurements, write_tables
+from fusion.checksums import record
 from fusion.errors import UserError
 from fusion.files import content_hash
 
@@ -71,6 +72,7 @@ def test_damaged_rows_are_named(bare_run: Path, damage: Callable[[str], str], me
     read_measurements(bare_run)
     assert damage(text) != text
     path.write_text(damage(text), encoding="utf-8")
+    record(path)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read_measurements(bare_run)
     assert str(path) in str(caught.value)
@@ -98,6 +100,7 @@ def test_a_damaged_environment_is_named(bare_run: Path, content: str | None, mes
     path.unlink()
     if content is not None:
         path.write_text(content, encoding="utf-8")
+        record(path)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         write_tables(bare_run)
     assert str(path) in str(caught.value)

@@ -10,6 +10,7 @@ from report_rows import counts, run_json, scores, write_cell, write_run
 
 from bench.report import read_rows, read_run, write_tables
 from bench.store import ROW_COLUMNS
+from fusion.checksums import record
 from fusion.errors import UserError
 
 
@@ -29,6 +30,7 @@ from fusion.errors import UserError
 def test_damaged_rows_are_named(tmp_path: Path, damage: object, message: str) -> None:
     path = write_cell(write_run(tmp_path), "model1/resnet50+svm", scores(0.8))
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")  # type: ignore[operator]
+    record(path)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read_rows(tmp_path)
     assert str(path) in str(caught.value)
@@ -63,10 +65,31 @@ def test_a_cell_whose_writing_was_interrupted_is_not_read(tmp_path: Path) -> Non
 def test_a_folder_that_is_no_run_is_refused_on_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text, encoding="latin-1")
+        record(tmp_path / "run.json")
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read_run(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "predictions.parquet", "history.csv"])
+def test_a_cell_that_was_edited_is_refused_on_one_line(scored_run: Path, name: str) -> None:
+    file = scored_run / "cells" / "paper" / "0" / "model1" / "resnet50+svm" / name
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"0.8", b"0.9") if name == "rows.csv" else content[:-1] + b"x")
+    assert file.read_bytes() != content
+    with pytest.raises(UserError) as caught:
+        write_tables(scored_run)
+    assert str(caught.value) == (
+        f"{file} is damaged: it was changed after it was written (see SHA256SUMS); "
+        f"delete the folder {file.parent} to run the cell again"
+    )
+
+
+def test_a_run_of_an_earlier_version_is_refused_on_one_line(scored_run: Path) -> None:
+    (scored_run / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="has no SHA256SUMS: an earlier version made it; run the matrix again, into"):
+        write_tables(scored_run)
 
 
 def test_a_copy_of_a_cell_is_refused(scored_run: Path) -> None:
@@ -81,6 +104,7 @@ def test_a_metric_given_twice_is_refused(scored_run: Path) -> None:
     rows = scored_run / "cells" / "paper" / "0" / "model1" / "resnet50+svm" / "rows.csv"
     lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
     rows.write_text("".join([*lines, lines[1]]), encoding="utf-8")
+    record(rows)
     with pytest.raises(UserError, match="occurs twice"):
         write_tables(scored_run)
 

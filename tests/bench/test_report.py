@@ -26,6 +26,7 @@ from bench.audit import COLUMNS
 from bench.paper import SCORES
 from bench.report import build_tables, prepared_table, read_results, write_tables
 from bench.report.formats import to_latex
+from fusion.checksums import problems
 
 TABLES = [
     *("table1", "table2", "table3", "table4", "table5", "table6", "engines", "leaderboard"),
@@ -40,8 +41,9 @@ def test_every_table_is_built_and_written(scored_run: Path) -> None:
     tables = write_tables(scored_run)
     assert list(tables) == TABLES
     assert sorted(path.name for path in (scored_run / "tables").iterdir()) == sorted(
-        f"{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex")
+        ["SHA256SUMS", *(f"{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex"))]
     )
+    assert problems(scored_run / "tables") == []
     for table in tables.values():
         assert len(table.frame) == len(table.display)
         assert all(isinstance(cell, str) for row in table.display.itertuples(index=False) for cell in row)

@@ -9,6 +9,7 @@ import pytest
 from report_rows import row_of, scores, shown_in, tables_of, write_cell, write_run
 
 from bench.metrics import decide, subset_metrics
+from fusion.checksums import record
 
 MODALITY, ABLATION = "baseline/modality", "ablation/cnn17+ultrasound"
 
@@ -28,6 +29,7 @@ def add(folder: Path, cell: str, share: float, rows: int = 200) -> None:
     frame = predictions(share, rows)
     path = write_cell(folder, cell, [vars(one) for one in subset_metrics(frame)])
     frame.to_parquet(path.with_name("predictions.parquet"), index=False)
+    record(path.with_name("predictions.parquet"))
 
 
 @pytest.fixture

@@ -21,11 +21,13 @@ from bench.report.curves import (
     pareto_points,
     roc_points,
 )
+from fusion.checksums import record
 
 
 def write_predictions(rows_csv: Path, **changes: object) -> pd.DataFrame:
     frame = predictions(60).assign(**changes)
     frame.to_parquet(rows_csv.with_name("predictions.parquet"), index=False)
+    record(rows_csv.with_name("predictions.parquet"))
     return frame
 
 

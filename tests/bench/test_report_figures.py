@@ -17,6 +17,7 @@ from bench.report import write_report
 from bench.report.figures import FIGURES, Figure, confusion, leakage, roc, training
 from bench.report.figures.style import RC, SERIES
 from bench.store import HISTORY_COLUMNS
+from fusion.checksums import problems, record
 from fusion.errors import UserError
 
 HOSTILE = "model2/<script>$x_{1}$ & _\\frac漢字+sgdm"
@@ -47,6 +48,7 @@ def write_cells(run_dir: Path, cells: list[str], protocol: str = "paper", seed: 
         path = write_cell(run_dir, cell, rows, protocol, seed)
         if not cell.startswith(("model1/", "baseline/")):
             history([0.9, 0.5, 0.7]).to_csv(path.with_name("history.csv"), index=False)
+            record(path.with_name("history.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +170,9 @@ def test_hostile_names_are_text_and_a_hostile_history_is_drawn(tmp_path: Path, m
     write_cells(run_dir, [HOSTILE], "clean")
     wild = history([float("nan"), 1e308, -1.0, float("inf"), 0.0, 0.5])
     wild["epoch"] = [1, float("inf"), 3, -1e300, 5, 6]
-    wild.to_csv(run_dir / "cells" / "paper" / "0" / HOSTILE / "history.csv", index=False)
+    path = run_dir / "cells" / "paper" / "0" / HOSTILE / "history.csv"
+    wild.to_csv(path, index=False)
+    record(path)
     measure(run_dir, HOSTILE, [*network(), *engine("onnxruntime-cpu", p50={1: 15.0})])
     figures = {figure.name: figure for figure in write_report(run_dir).figures}
     for name in ("roc_model2_paper", "training_model2_paper", "confusion_paper", "pareto_paper", "leakage_gap"):
@@ -209,7 +213,8 @@ def test_a_figure_that_is_left_out_now_leaves_no_old_file(tmp_path: Path, monkey
     again = {figure.name: figure for figure in write_report(run_dir).figures}
     assert first["confusion_paper"].svg is not None
     assert again["confusion_paper"].reason
-    assert [path.name for path in (run_dir / "figures").iterdir()] == ["captions.md"]
+    assert problems(run_dir / "figures") == []
+    assert sorted(path.name for path in (run_dir / "figures").iterdir()) == ["SHA256SUMS", "captions.md"]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from bench.report import read_results
 from bench.report.figures import FIGURES, Figure, write_figures
 from bench.runner import Summary
 from fusion.augment import COPIES, Rows
+from fusion.checksums import record
 from fusion.loaders import BatchSpec, make_loader
 from fusion.prepare import Prepared
 
@@ -77,6 +78,7 @@ def test_phantoms_are_called_phantoms(copied: Path) -> None:
     run = json.loads((copied / "run.json").read_text())
     run["data"]["synthetic_sources"] = ["tiny"]
     (copied / "run.json").write_text(json.dumps(run))
+    record(copied / "run.json")
     caption = figures_of(copied)["samples"].caption
     assert "Phantom, not patients: tiny" in caption
     assert "terms" not in caption
@@ -86,6 +88,9 @@ def test_phantoms_are_called_phantoms(copied: Path) -> None:
 def test_a_file_that_is_missing_damaged_or_of_another_size_is_named(copied: Path, name: str) -> None:
     pattern = "images/augmentation/*.png" if name == "augmentation" else "images/paper-*/test/*.png"
     files = sorted(copied.glob(pattern))
+    for file in files:
+        Image.new("L", (32, 32)).save(file)
+    assert "is damaged: it was changed after it was written" in figures_of(copied)[name].reason
     for file in files:
         Image.new("L", (900, 700)).save(file)
     assert "900 x 700 pixels, not the run's 32 x 32" in figures_of(copied)[name].reason

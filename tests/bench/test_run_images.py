@@ -95,5 +95,5 @@ def test_a_single_file_that_is_lost_is_written_again(
 def test_damaged_predictions_are_named(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "cells" / "paper" / "0" / CELLS[0], tmp_path / "cell")
     (tmp_path / "cell" / "predictions.parquet").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"predictions\.parquet is missing or damaged"):
+    with pytest.raises(UserError, match=r"predictions\.parquet is damaged: it was changed"):
         find_test_rows(out, tmp_path / "cell")

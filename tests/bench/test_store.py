@@ -21,6 +21,7 @@ from bench.store import (
     is_done,
     write_cell,
 )
+from fusion.checksums import SUMS, record
 from fusion.errors import UserError
 
 MEASURED = [
@@ -174,6 +175,7 @@ def test_rows_cut_short_are_not_done(tmp_path: Path) -> None:
     folder = write_done(tmp_path)
     header = (folder / ROWS).read_text().splitlines()[0]
     (folder / ROWS).write_text(header + "\n")
+    record(folder / ROWS)
     assert not is_done(KEY, DONE, tmp_path)
 
 
@@ -182,7 +184,7 @@ def test_rows_cut_short_are_not_done(tmp_path: Path) -> None:
 
 def test_a_cell_is_written_with_its_definition(tmp_path: Path) -> None:
     folder = write_done(tmp_path)
-    assert sorted(everything(folder)) == sorted(FILES)
+    assert sorted(everything(folder)) == sorted([*FILES, SUMS])
     assert json.loads((folder / DEFINITION).read_text()) == DONE
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -201,18 +203,21 @@ def test_a_cell_that_lacks_a_file_is_run_again(tmp_path: Path, name: str) -> Non
 def test_a_cell_that_lacks_a_metric_is_run_again(tmp_path: Path) -> None:
     rows = write_done(tmp_path) / ROWS
     rows.write_text("".join(line for line in rows.read_text().splitlines(keepends=True) if ",kappa," not in line))
+    record(rows)
     assert not is_done(KEY, DONE, tmp_path)
 
 
 def test_a_cell_of_a_version_without_subsets_is_run_again(tmp_path: Path) -> None:
     rows = write_done(tmp_path) / ROWS
     pd.read_csv(rows, dtype=str, keep_default_na=False).drop(columns="subset").to_csv(rows, index=False)
+    record(rows)
     assert not is_done(KEY, DONE, tmp_path)
 
 
 def test_a_metric_of_a_subset_is_none_of_all_rows(tmp_path: Path) -> None:
     rows = write_done(tmp_path) / ROWS
     rows.write_text(rows.read_text().replace(",all,kappa,", ",source=busi,kappa,"))
+    record(rows)
     assert not is_done(KEY, DONE, tmp_path)
 
 
@@ -247,7 +252,7 @@ def test_a_failed_cell_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = write_failed(tmp_path)
     write_done(tmp_path)
     assert is_done(KEY, DONE, tmp_path)
-    assert sorted(everything(folder)) == sorted(FILES)
+    assert sorted(everything(folder)) == sorted([*FILES, SUMS])
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 

@@ -11,7 +11,9 @@ import pytest
 from small_images import COUNT, SIZE, refuse, run
 
 from fusion.catalog import ImageRecord
-from fusion.prepare import CATALOG, DUPLICATES, IMAGES, MANIFEST, load_prepared
+from fusion.checksums import SUMS, record
+from fusion.masks import MASKS
+from fusion.prepare import CATALOG, DUPLICATES, IMAGES, MANIFEST, QUARANTINE, load_prepared
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,8 @@ def test_a_damaged_list_of_duplicates_is_refused(records: list[ImageRecord], out
     (out / DUPLICATES).unlink()
     if content is not None:
         (out / DUPLICATES).write_text(content)
-    refuse("is damaged .*: delete it and prepare again", lambda: load_prepared(out))
+        record(out / DUPLICATES)
+    refuse("(is damaged .*: delete it|is missing; delete the folder) and prepare again", lambda: load_prepared(out))
 
 
 def change_a_pixel(root: Path) -> None:
@@ -118,10 +121,32 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_folder_is_refused(finished: Path, kind: str) -> None:
+    """By what its manifest says, as where an earlier version has left no checksums."""
     damage, message = DAMAGE[kind]
     load_prepared(finished)
+    (finished / SUMS).unlink()
     damage(finished)
     refuse(message, lambda: load_prepared(finished))
+
+
+@pytest.mark.parametrize("name", [IMAGES, MASKS, CATALOG, DUPLICATES, QUARANTINE, MANIFEST])
+def test_no_changed_file_is_opened(finished: Path, name: str) -> None:
+    content = bytearray((finished / name).read_bytes())
+    content[-1] ^= 1
+    (finished / name).write_bytes(content)
+    refuse(f"({finished}|{name}) is damaged.* prepare again", lambda: load_prepared(finished))
+
+
+def test_a_data_set_without_checksums_is_opened_with_a_note_and_prepare_adds_them(
+    records: list[ImageRecord], out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(records, out)
+    before = (out / SUMS).read_bytes()
+    (out / SUMS).unlink()
+    load_prepared(out)
+    assert f"{out} has no checksums (an earlier version made it)" in caplog.text
+    run(records, out)
+    assert (out / SUMS).read_bytes() == before
 
 
 def test_a_file_that_is_gone_cannot_be_streamed(records: list[ImageRecord], out: Path) -> None:

@@ -21,6 +21,7 @@ from bench.report.notes import RANDOM_WEIGHTS, labels, phantom_notes
 from bench.report.read import Results
 from bench.report.summary import union
 from bench.report.tables import MARKED
+from fusion.checksums import forget, record
 from fusion.files import make_folder, replacing, write_text
 
 __all__ = ["FIGURES", "Figure", "write_figures"]
@@ -116,6 +117,9 @@ def write_figures(run_dir: Path, results: Results, tables: dict[str, Table]) -> 
                 caption = " ".join(f"{part}." for part in (warning, drawing.caption) if part)
                 figures.append(Figure(name=full, title=title, caption=caption, svg=svg, png=png))
     write_text(folder / CAPTIONS, "".join(_told(figure) for figure in figures))
+    written = [path for figure in figures for path in (figure.svg, figure.png) if path]
+    record(folder / CAPTIONS, *written)
+    forget(*(folder / f"{figure.name}.{ending}" for figure in figures if figure.reason for ending in ("svg", "png")))
     return figures
 
 

@@ -16,6 +16,7 @@ from bench.report.layout import Table, one_line
 from bench.report.read import Results
 from bench.store import cell_folder
 from fusion.catalog import LABEL_NAMES
+from fusion.checksums import require_intact
 from fusion.errors import UserError
 from fusion.files import read_json
 from fusion.images import UnreadableImageError, read_grey_u8
@@ -25,6 +26,7 @@ EACH = 3
 MOST_SOURCES = 12
 MOST_COPIES = 16
 COPY_COLUMNS = 4
+AGAIN = "call the same 'fusebench run' again, which writes it from the data"
 TERMS = "Before you publish this figure, read the terms of the data set whose images it shows"
 ID_LENGTH = 25
 
@@ -131,12 +133,14 @@ def _pixels(run_dir: Path, path: Path, results: Results) -> np.ndarray:
     try:
         grey = read_grey_u8(path)
     except UnreadableImageError as reason:
-        raise LeftOutError(
-            f"{path.relative_to(run_dir)}: {reason}; call the same 'fusebench run' again, which writes it from the data"
-        ) from None
+        raise LeftOutError(f"{path.relative_to(run_dir)}: {reason}; {AGAIN}") from None
     if grey.shape != (side, side):
         height, width = grey.shape
         raise LeftOutError(f"{path.relative_to(run_dir)} has {width} x {height} pixels, not the run's {side} x {side}")
+    try:
+        require_intact(path, way_out=AGAIN)
+    except UserError as reason:
+        raise LeftOutError(str(reason)) from None
     return grey
 
 

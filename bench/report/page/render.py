@@ -104,7 +104,7 @@ def write_page(
         UserError: a picture can't be read, or the page can't be written.
     """
     path = run_dir / INDEX
-    write_text(path, render(run_dir, results, tables, figures, pictures, said))
+    write_text(path, render(run_dir, results, tables, figures, pictures, said), recorded=True)
     return path
 
 
