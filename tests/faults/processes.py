@@ -172,12 +172,10 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.tru
 def _operation(event: str, arguments: tuple[Any, ...], folder: str, reading: bool) -> str:
     """Return what an audit event does below ``folder``; empty where that is nothing to be counted."""
     if event == "open":
-        path, _, flags = arguments
-        writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        counted = isinstance(path, str | bytes | os.PathLike) and writes != reading
+        counted = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) != reading
     else:
         counted = event in CHANGES and not reading
-    if not counted:
+    if not counted or not isinstance(arguments[0], str | bytes | os.PathLike):  # it may be a descriptor
         return ""
     path = os.fsdecode(arguments[0])
     relative_to_a_folder = event in ("os.remove", "os.rmdir") and arguments[-1] != -1  # within shutil.rmtree

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import AtFileOperation, call, call_fresh
+from .processes import AtFileOperation, Ended, call, call_fresh
 
 MATRIX = """
 name = "tiny"
@@ -88,7 +88,7 @@ class Scene:
         self.whole: dict[str, Whole] = {}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tiny.toml").write_text(MATRIX, encoding="utf-8")
-        _succeed(call(PHANTOM, folder).code, PHANTOM)
+        _succeed(call(PHANTOM, folder), PHANTOM)
 
     @staticmethod
     def needed(phases: Collection[str]) -> list[str]:
@@ -100,7 +100,7 @@ class Scene:
         """Do a phase undisturbed, in a really fresh process if wanted, and twice more forked, to count and time it."""
         phase, place = PHASES[name], self.begin(name, "whole")
         first = (call_fresh if fresh else call)(phase.command, place)
-        _succeed(first.code, phase.command)
+        _succeed(first, phase.command)
         kept = self.folder / f"whole-{name}"
         (place / phase.made).rename(kept)
         if name == "prepare":
@@ -110,7 +110,7 @@ class Scene:
             place, log = self.begin(name, "counted"), self.folder / "operations.txt"
             count = AtFileOperation(folder=place / phase.made, number=0, action=print, log=log, reading=reading)
             ended = call(phase.command, place, count)
-            _succeed(ended.code, phase.command)
+            _succeed(ended, phase.command)
             counts.append(len(log.read_text(encoding="utf-8").splitlines()))
         self.whole[name] = Whole(
             folder=kept,
@@ -132,5 +132,5 @@ class Scene:
         return place
 
 
-def _succeed(code: int, command: Sequence[str]) -> None:
-    assert code == 0, f"{' '.join(command)} ended with {code} though nothing disturbed it"
+def _succeed(ended: Ended, command: Sequence[str]) -> None:
+    assert ended.code == 0, f"undisturbed, {' '.join(command)} ended with {ended.code}:\n{ended.output[-2000:]}"
