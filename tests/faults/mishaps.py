@@ -3,11 +3,13 @@
 import inspect
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -85,22 +87,41 @@ def change_a_file(scene: Scene, name: str, slot: str, draw: Random) -> Trial | N
     return trial
 
 
-def kill_a_worker(scene: Scene, name: str, slot: str, draw: Random) -> Trial | None:
-    """End one process of the pool: its cell runs again elsewhere."""
-    place = scene.begin(name, slot)
-    command = [*PHASES[name].command, "--jobs", "2"]
-    ended = call_fresh(
-        command,
-        place,
-        after_s=draw.uniform(0.5, 1) * scene.whole[name].fresh_seconds,
-        strike=partial(_kill_child, draw),
-    )
-    return continued(scene, name, place, ended, codes=(0,))
+def kill_under(options: Sequence[str], part: str) -> Callable[[Scene, str, str, Random], Trial | None]:
+    """Return the fault of a run with another executor, one of whose processes is killed.
+
+    Args:
+        options: of the command line, that choose the executor.
+        part: found in the command line of each of the run's processes that may be the one; empty for the head itself,
+            whose run does not go on by itself.
+    """
+
+    def make(scene: Scene, name: str, slot: str, draw: Random) -> Trial | None:
+        place, killed = scene.begin(name, slot), []
+
+        def strike(head: int) -> None:
+            children = psutil.Process(head).children(recursive=True)
+            fitting = [one.pid for one in children if part in " ".join(one.cmdline())] if part else [head]
+            killed.extend(draw.sample(fitting, min(1, len(fitting))))
+            for pid in killed:
+                kill(pid)
+
+        after_s = draw.uniform(0.8, 2) * scene.whole[name].fresh_seconds
+        ended = call_fresh([*PHASES[name].command, *options], place, after_s=after_s, strike=strike)
+        return continued(scene, name, place, ended, codes=(0,) if part else (-signal.SIGKILL,)) if killed else None
+
+    return make
 
 
-def has_jobs() -> str:
-    """Return why there are no workers; empty where there are."""
-    return "" if "jobs" in inspect.signature(bench.cli_results.run).parameters else "this version has no --jobs"
+def lacks(option: str, package: str = "") -> Callable[[], str]:
+    """Return what tells why ``run`` can't be called with an option; that tells nothing where it can."""
+
+    def reason() -> str:
+        if option not in inspect.signature(bench.cli_results.run).parameters:
+            return f"this version has no --{option}"
+        return f"{package} is not installed" if package and not find_spec(package) else ""
+
+    return reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +174,6 @@ def _change(path: Path, way: str) -> None:
         other = path.with_name("other")
         other.write_bytes(path.read_bytes()[::-1])
         other.replace(path)
-
-
-def _kill_child(draw: Random, pid: int) -> None:
-    children = [
-        child for child in psutil.Process(pid).children(recursive=True) if "spawn_main" in " ".join(child.cmdline())
-    ]
-    if children:
-        kill(draw.choice(children).pid)
 
 
 def _kib(folder: Path) -> int:
