@@ -145,6 +145,8 @@ class AtFileOperation:
     """A line is added for each operation."""
     reading: bool = False
     """Count files opened to be read instead of changes."""
+    then: Fault | None = None
+    """Another fault."""
 
     def __call__(self) -> None:
         """Install it in the process at hand."""
@@ -164,6 +166,8 @@ class AtFileOperation:
             busy = False
 
         sys.addaudithook(hook)
+        if self.then:
+            self.then()
 
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate")

@@ -39,8 +39,8 @@ class Phase:
     """The folder it makes there."""
     share: float
     """Of the kills."""
-    begins_with: str = ""
-    """The phase whose result is already there."""
+    begins_with: Sequence[str] = ()
+    """The phases whose result is already there; the first of those that have been done undisturbed."""
     without: Sequence[str] = ()
     """Of that, what is not."""
 
@@ -56,10 +56,12 @@ PHASES = {
         command=("measure", "run", "--only", "model3/*", "--rounds", "2", "--batch", "1"),
         made="run",
         share=0.12,  # it takes as long as the others together
-        begins_with="run",
+        begins_with=("run",),
         without=MADE_BY_REPORT,
     ),
-    "report": Phase(command=("report", "run"), made="run", share=0.28, begins_with="measure", without=MADE_BY_REPORT),
+    "report": Phase(
+        command=("report", "run"), made="run", share=0.28, begins_with=("measure", "run"), without=MADE_BY_REPORT
+    ),
 }
 
 
@@ -88,34 +90,36 @@ class Scene:
         self.whole: dict[str, Whole] = {}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tiny.toml").write_text(MATRIX, encoding="utf-8")
-        _succeed(call(PHANTOM, folder), PHANTOM)
+        succeeded(call(PHANTOM, folder), PHANTOM)
 
     @staticmethod
     def needed(phases: Collection[str]) -> list[str]:
         """Return the phases that have to be done undisturbed so that those of ``phases`` can be disturbed."""
-        last = max(list(PHASES).index(name) for name in phases)
-        return list(PHASES)[: last + 1]
+        return [name for name in PHASES if name in ("prepare", "run", *phases)]
 
-    def make_whole(self, name: str, *, fresh: bool = True) -> None:
-        """Do a phase undisturbed, in a really fresh process if wanted, and twice more forked, to count and time it."""
-        phase, place = PHASES[name], self.begin(name, "whole")
-        first = (call_fresh if fresh else call)(phase.command, place)
-        _succeed(first, phase.command)
-        kept = self.folder / f"whole-{name}"
-        (place / phase.made).rename(kept)
+    def make_whole(self, name: str, *, fresh: bool) -> None:
+        """Do a phase undisturbed: in a really fresh process, if wanted, and forked, to time it and to count."""
+        phase = PHASES[name]
+        kept, first = self.folder / f"whole-{name}", None
+        if fresh:
+            place = self.begin(name, "whole")
+            first = succeeded(call_fresh(phase.command, place), phase.command)
+            (place / phase.made).rename(kept)
+        place = self.begin(name, "counted")
+        logs = [self.folder / f"counted-{what}.txt" for what in ("changes", "reads")]
+        made = place / phase.made
+        reads = AtFileOperation(folder=made, number=0, action=print, log=logs[1], reading=True)
+        changes = AtFileOperation(folder=made, number=0, action=print, log=logs[0], then=reads)
+        ended = succeeded(call(phase.command, place, changes), phase.command)
+        if not first:
+            made.rename(kept)
         if name == "prepare":
             shutil.copytree(kept, self.folder / "data")
-        counts = []
-        for reading in (False, True):
-            place, log = self.begin(name, "counted"), self.folder / "operations.txt"
-            count = AtFileOperation(folder=place / phase.made, number=0, action=print, log=log, reading=reading)
-            ended = call(phase.command, place, count)
-            _succeed(ended, phase.command)
-            counts.append(len(log.read_text(encoding="utf-8").splitlines()))
+        counts = [len(log.read_text(encoding="utf-8").splitlines()) for log in logs]
         self.whole[name] = Whole(
             folder=kept,
             seconds=ended.seconds,
-            fresh_seconds=first.seconds,
+            fresh_seconds=(first or ended).seconds,
             operations=counts[0],
             reads=counts[1],
         )
@@ -126,11 +130,12 @@ class Scene:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         if phase.begins_with:
-            shutil.copytree(
-                self.whole[phase.begins_with].folder, place / phase.made, ignore=shutil.ignore_patterns(*phase.without)
-            )
+            there = next(self.whole[one] for one in phase.begins_with if one in self.whole)
+            shutil.copytree(there.folder, place / phase.made, ignore=shutil.ignore_patterns(*phase.without))
         return place
 
 
-def _succeed(ended: Ended, command: Sequence[str]) -> None:
+def succeeded(ended: Ended, command: Sequence[str]) -> Ended:
+    """Return how an undisturbed command ended: well."""
     assert ended.code == 0, f"undisturbed, {' '.join(command)} ended with {ended.code}:\n{ended.output[-2000:]}"
+    return ended

@@ -1,4 +1,4 @@
-"""The campaign's short form: one fault of every kind in a phase of its own."""
+"""The campaign's short form: one fault of most kinds."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return {line["kind"]: line for line in json.loads(found.read_text(encoding="utf-8"))}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind, row in KINDS.items() if row.short])
 def test_nothing_is_lost(kind: str, lines: dict[str, dict[str, Any]]) -> None:
     line = lines[kind]
     if line["skipped"]:
