@@ -33,6 +33,11 @@ def _relative_files(content: bytes) -> bytes:
     return catalog.to_csv(index=False).encode()
 
 
+def _page_without_times(content: bytes) -> bytes:
+    rows = "|".join(TIMED_ROWS).encode()
+    return re.sub(rb"(-(?:" + rows + rb')">).*?</tr>', rb"\1", content, flags=re.DOTALL)
+
+
 def _names(content: bytes) -> bytes:
     return b"\n".join(sorted(line.split(b"  ")[-1] for line in content.splitlines()))
 
@@ -43,6 +48,7 @@ def _nothing(_: bytes) -> bytes:
 
 MASKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cells/*/rows.csv": (_without_times(TIMED_ROWS), "seconds of training and set-up"),
+    "index.html": (_page_without_times, "the same seconds, cell by cell"),
     "measurements/*/*.csv": (_without_times(TIMED_MEASUREMENTS), "latencies and what is computed of them"),
     "catalog.parquet": (_relative_files, "the folder in which the trial lies"),
     "*SHA256SUMS": (_names, "hashes of files that hold a time; the names are compared"),
