@@ -119,6 +119,7 @@ def kill(pid: int) -> None:
 def _work(arguments: Sequence[str], folder: Path, output: Path, fault: Fault | None) -> None:
     # A child knows its server's address; without this it would start one of its own for the cold starts of `measure`.
     multiprocessing.forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a campaign in the background is deaf to it
     os.chdir(folder)
     with output.open("w", encoding="utf-8") as told:
         os.dup2(told.fileno(), 1)
