@@ -27,7 +27,7 @@ class Kind:
 
 
 JOBS = ("--jobs", "2", "--threads", "1")
-RAY = ("--engine", "ray", "--jobs", "2", "--threads", "1")
+RAY = ("--engine", "ray", "--threads", "1")
 KINDS = {
     "kill -9 at a random time": Kind(make=kill_at_a_time, short="prepare"),
     "kill -9 before a random change of a file": Kind(make=kill_before_a_change, short="run"),
