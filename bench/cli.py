@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from bench.cli_audit import audit
 from bench.cli_data import phantom, prepare
 from bench.cli_machine import data_path, doctor, gpu_check
 from bench.cli_results import explain, measure, predict, report, run
+from bench.progress import say
 from fusion.errors import UserError
 
 app = typer.Typer(
@@ -49,6 +49,5 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         return app(arguments)
     except UserError as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True).print(f"fusebench: {message}", markup=False, highlight=False, soft_wrap=True)
+        say(f"fusebench: {error}", stderr=True)
         sys.exit(2)

@@ -23,7 +23,7 @@ from torch import nn
 from bench.extract import features_folder
 from bench.onnx_file import INPUT, OUTPUT, classifier_metadata
 from fusion.errors import UserError
-from fusion.files import read_json, replacing
+from fusion.files import read_json, regular, replacing
 from fusion.models.classifier import Classifier, fitted_classifier, trained_classifier
 
 OPSET = 20
@@ -47,9 +47,9 @@ def load_classifier(run: Path, cell: Path, image_size: int) -> Classifier:
     try:
         network, head = defined["cell"]["network"], defined["cell"]["head"]
         if head is None:
-            return trained_classifier(network, load_torch(cell / "model.safetensors"), image_size)
-        backbone = load_torch(features_folder(run, defined) / "backbone.safetensors")
-        return fitted_classifier(network, backbone, head, load_numpy(cell / "model.safetensors"))
+            return trained_classifier(network, load_torch(regular(cell / "model.safetensors")), image_size)
+        backbone = load_torch(regular(features_folder(run, defined) / "backbone.safetensors"))
+        return fitted_classifier(network, backbone, head, load_numpy(regular(cell / "model.safetensors")))
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{cell} can't be exported, a file is missing or damaged: {reason}") from None

@@ -1,16 +1,20 @@
 """Writing files so that nothing finished is lost and nothing half-written is taken for finished."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fusion.errors import UserError
+
+MOST_JSON_BYTES = 64 * 2**20
 
 UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(UMASK)
@@ -107,10 +111,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         UserError: the file is missing, unreadable or not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path, MOST_JSON_BYTES).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {path.parent} is not {what}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, an endless number
         raise UserError(f"{path} can't be read as JSON ({error}): {path.parent} is not {what}, or is damaged") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object: {path.parent} is not {what}, or is damaged")
@@ -157,7 +161,25 @@ def content_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def regular(path: Path, most_bytes: int | None = None) -> Path:
+    """Return ``path``, a regular file: to open a pipe would wait for ever, and a device has no end.
+
+    Raises:
+        OSError: it is missing, no regular file, or larger than ``most_bytes``; ``strerror`` says which.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if most_bytes is not None and facts.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"{facts.st_size} bytes; the limit is {most_bytes}", str(path))
+    return path
+
+
 def file_hash(path: Path) -> str:
-    """Return the SHA-256, in hex, of a file's bytes."""
-    with path.open("rb") as file:
+    """Return the SHA-256, in hex, of a file's bytes.
+
+    Raises:
+        OSError: it can't be read, or is no regular file.
+    """
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,11 +18,14 @@ from fusion.errors import UserError
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 64 * 10**6
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff", ".dcm")
+MAX_JPEG_SCANS = 100
+"""Each refines the whole image again: a small file of many would be decoded for hours. Encoders write 1 to 10."""
 WINDOW_PERCENTILES = (0.1, 99.9)
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "PPM", "TIFF")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _PHOTOMETRIC_TAG = 262
+_JPEG_SCAN = b"\xff\xda"
 _PNG_END = b"\xaeB`\x82"  # the checksum of the last chunk, which Pillow does not read
 
 
@@ -179,9 +182,21 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
     file.seek(0)
     image = Image.open(file, formats=_PILLOW_FORMATS)
     _check_pixels(*image.size)
+    if image.format == "JPEG":
+        _check_scans(file)
     if "16" in _raw_mode(image) and image.mode not in _DEEP_MODES:  # Pillow would keep the high byte only
         raise UnreadableImageError(f"16 bits per channel in mode {image.mode}; save it as 16-bit or 8-bit grey")
     return image
+
+
+def _check_scans(file: BinaryIO) -> None:
+    """Count the scans of a JPEG file: within their data, the marker of a scan can't occur."""
+    place = file.tell()
+    file.seek(0)
+    scans = file.read().count(_JPEG_SCAN)
+    file.seek(place)
+    if scans > MAX_JPEG_SCANS:
+        raise UnreadableImageError(f"{scans} scans in a JPEG; the limit is {MAX_JPEG_SCANS}")
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

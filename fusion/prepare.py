@@ -27,12 +27,24 @@ from fusion.cores import cpu_count
 from fusion.decode import BATCH, Decoder, available_decoder, decode_and_resize, decode_torchvision
 from fusion.duplicates import duplicate_pairs
 from fusion.errors import UserError
-from fusion.files import content_hash, file_hash, make_folder, read_json, replacing, sole_writer, sync, write_json
+from fusion.files import (
+    content_hash,
+    file_hash,
+    make_folder,
+    read_json,
+    regular,
+    replacing,
+    sole_writer,
+    sync,
+    write_json,
+)
 from fusion.groups import IDENTICAL, SIMILAR, join_groups
 from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
 from fusion.masks import MASKS, NONE, fill_masks, masks_hash
+from fusion.text import no_formula
 
 FORMAT = 2
+MOST_CATALOG_BYTES = 2**30
 IMAGES, CATALOG, MANIFEST = "images_u8.npy", "catalog.parquet", "manifest.json"
 QUARANTINE, DUPLICATES = "quarantine.csv", "duplicates.csv"
 DUPLICATE_COLUMNS = ("first", "second", "kind", "hash_distance", "similarity")
@@ -198,7 +210,7 @@ def _prepare(
     with replacing(out / CATALOG) as temporary:
         catalog.to_parquet(temporary, index=False)
     with replacing(out / QUARANTINE) as temporary:
-        pd.DataFrame(quarantined, columns=["path", "reason"]).to_csv(temporary, index=False)
+        pd.DataFrame(quarantined, columns=["path", "reason"]).map(no_formula).to_csv(temporary, index=False)
     duplicates = pd.DataFrame(pairs, columns=list(DUPLICATE_COLUMNS))
     for column in ("first", "second"):
         duplicates[column] = catalog["image_id"].to_numpy()[duplicates[column].to_numpy(dtype=np.int64)]
@@ -248,9 +260,10 @@ def load_prepared(root: Path) -> Prepared:
             "delete it and prepare again"
         )
     try:
-        images_u8 = np.lib.format.open_memmap(root / IMAGES, mode="r")  # np.load would read archives and pickles too
-        masks_u8 = np.lib.format.open_memmap(root / MASKS, mode="r")
-        catalog = pd.read_parquet(root / CATALOG)
+        # np.load would read archives and pickles too
+        images_u8 = np.lib.format.open_memmap(regular(root / IMAGES), mode="r")
+        masks_u8 = np.lib.format.open_memmap(regular(root / MASKS), mode="r")
+        catalog = pd.read_parquet(regular(root / CATALOG, MOST_CATALOG_BYTES))
         expected = (manifest["images"], 1, manifest["image_size"], manifest["image_size"])
         lacking = {*IDENTITY, "source_group", "file", "width", "height", "sha256", "mask"} - set(catalog.columns)
         fits = images_u8.shape == expected and images_u8.dtype == np.uint8 and len(catalog) == expected[0]
@@ -261,8 +274,9 @@ def load_prepared(root: Path) -> Prepared:
         if absent := MANIFEST_KEYS - manifest.keys():
             raise ValueError(f"its manifest lacks {min(absent)!r}")
         duplicates = _read_duplicates(root / DUPLICATES, catalog, manifest["duplicate_pairs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{root} is damaged ({error}): delete it and prepare again") from None
+    except Exception as error:  # numpy, pandas and pyarrow raise nearly anything on damaged input
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{root} is damaged ({reason}): delete it and prepare again") from None
     return Prepared(
         root=root,
         catalog=catalog,
@@ -274,7 +288,9 @@ def load_prepared(root: Path) -> Prepared:
 
 
 def _read_duplicates(path: Path, catalog: pd.DataFrame, count: int) -> pd.DataFrame:
-    duplicates = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(("first", "second", "kind"), str))
+    duplicates = pd.read_csv(
+        regular(path, MOST_CATALOG_BYTES), keep_default_na=False, dtype=dict.fromkeys(("first", "second", "kind"), str)
+    )
     if tuple(duplicates.columns) != DUPLICATE_COLUMNS or len(duplicates) != count:
         raise ValueError(f"{path.name} does not hold the {count} pairs of the manifest")
     ends = duplicates[["first", "second"]]

@@ -26,7 +26,7 @@ from bench.report.read_straddling import read_straddling
 from bench.store import ROW_COLUMNS
 from fusion.catalog import LABEL_NAMES
 from fusion.errors import UserError
-from fusion.files import content_hash
+from fusion.files import MOST_JSON_BYTES, content_hash, regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +103,13 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "run.json"
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = json.loads(regular(path, MOST_JSON_BYTES).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{run_dir}: no run.json; give a folder written by 'fusebench run'") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # covers text that is not UTF-8
-        raise UserError(f"{path}: not valid JSON ({error})") from error
+    except (ValueError, RecursionError) as error:  # ValueError covers text that is not UTF-8
+        raise UserError(f"{path}: not valid JSON ({one_line(str(error), 200)})") from error
     _check_keys(run, RUN_KEYS, f"{path}")
     for key, kind in ITEM_TYPES.items():
         for item in run[key]:

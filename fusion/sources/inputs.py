@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusion.errors import UserError
+from fusion.files import regular
 from fusion.images import IMAGE_SUFFIXES
 
 MAX_TABLE_BYTES = 64 * 2**20
@@ -87,14 +88,12 @@ def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
             more or fewer cells than the header.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_TABLE_BYTES:
-            raise UserError(f"{path}: {size} bytes; the limit for a csv file is {MAX_TABLE_BYTES}")
-        text = path.read_bytes().decode("utf-8-sig")
+        content = regular(path, MAX_TABLE_BYTES).read_bytes()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = content[: error.start].count(b"\n") + 1
         raise UserError(f"{path}: line {line} is not UTF-8; save the file as UTF-8 csv") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []

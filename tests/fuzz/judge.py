@@ -1,8 +1,8 @@
 """What a reader made of an input, found out in a process of its own, whose death is a finding and not an accident.
 
-The process reads one input after the other. Before each it sets two alarms, of time on the processor and of time on the
-wall, whose default action ends it; its address space is bounded; and an audit hook watches what is opened to be written,
-what is started and what is unpickled. When it dies, the input it had begun is the one that killed it.
+The process reads one input after the other. Before each it sets two alarms, of time on the processor and of time on
+the wall, whose default action ends it; its address space is bounded; and an audit hook watches what is opened to be
+written, what is started and what is unpickled. When it dies, the input it had begun is the one that killed it.
 """
 
 import dataclasses
@@ -31,7 +31,8 @@ MEMORY = 3 * 2**30
 """Bytes a reader may take; its address space ends a GiB later."""
 LONGEST_MESSAGE = 2000
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class", "ctypes.dlopen")
-WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+WRITES = {"os.mkdir": 2, "os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.link": 2, "os.symlink": 2, "os.truncate": 9}
+"""Event -> which of its arguments says in what folder the path is meant."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class Task:
     file: str
     content: bytes | None = None
     """None leaves the file as it is."""
+    instead: str = ""
+    """A key of ``NO_FILES``: what lies there in its place."""
 
 
 class Judge:
@@ -132,6 +135,7 @@ def _parts(value: object) -> Iterator[bytes]:
 
 def _work(pipe: Connection) -> None:
     """Answer what comes through the pipe until it is closed."""
+    from tests.fuzz.nasties import NO_FILES
     from tests.fuzz.readers import READERS
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C complain there
@@ -151,6 +155,9 @@ def _work(pipe: Connection) -> None:
         shutil.copytree(task.original, task.place, symlinks=True)
         if task.content is not None:
             (task.place / task.file).write_bytes(task.content)
+        if task.instead:
+            (task.place / task.file).unlink()
+            NO_FILES[task.instead](task.place / task.file)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
         before = _memory("VmRSS")
         signal.setitimer(signal.ITIMER_PROF, CPU_S)
@@ -193,8 +200,8 @@ def _watch(event: str, arguments: tuple[Any, ...], allowed: list[Path], seen: li
         if writes and isinstance(path, str | bytes | os.PathLike):
             _inside(event, path, allowed, seen)
     elif event in WRITES:
-        folders = [one for one in arguments[1:] if isinstance(one, int) and one > 2]
-        folder = os.readlink(f"/proc/self/fd/{folders[-1]}") if folders and event != "os.chmod" else ""
+        folder = next(iter(arguments[WRITES[event] :]), -1)
+        folder = os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else ""
         _inside(event, os.path.join(folder, os.fsdecode(arguments[0])), allowed, seen)
 
 

@@ -1,4 +1,4 @@
-"""Ways to damage a file, each a function of its bytes and a random generator; a table of them for bytes and for texts."""
+"""Ways to damage a file, each a function of its bytes and a random generator; a table for bytes and one for texts."""
 
 import random
 import re
@@ -15,7 +15,16 @@ NUMBERS = (
 TEXTS = (
     *('"', '""', "'", ",", ";", "\n", "\r", "\r\n", "\0", "\t", "\\", "\\ud800", "\x1b[2J", "\x1b]0;x\x07", "\u202e"),
     *("=1+1", "=cmd|'/c calc'!A1", "@SUM(1)", "＝1", "../../../etc/passwd", "/etc/passwd", "C:\\x", "~", "{{ 7 * 7 }}"),
-    *("<script>alert(1)</script>", "{", "}", "[", "]", "#", "\ufeff", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")),
+    *(
+        "<script>alert(1)</script>",
+        "{",
+        "}",
+        "[",
+        "]",
+        "#",
+        "\ufeff",
+        "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+    ),
     *("a" * 70_000, "[" * 3000, '{"a":' * 3000, "é", "\x85", "\u2028"),
 )
 
@@ -35,7 +44,9 @@ def flip_bits(content: bytes, draw: random.Random) -> bytes:
 
 def truncate(content: bytes, draw: random.Random) -> bytes:
     """Cut the end off; more often near either end than in the middle."""
-    return content[: draw.choice((draw.randrange(len(content)), draw.randrange(min(64, len(content))), -draw.randint(1, 8)))]
+    return content[
+        : draw.choice((draw.randrange(len(content)), draw.randrange(min(64, len(content))), -draw.randint(1, 8)))
+    ]
 
 
 def extend(content: bytes, draw: random.Random) -> bytes:

@@ -70,9 +70,9 @@ def write_dicoms(folder: Path) -> None:
     from pydicom.pixels import set_pixel_data
 
     for name, values, photometric in (
-        ("grey", grey().astype(np.uint16) * 16, "MONOCHROME2"),
-        ("inverted", grey(), "MONOCHROME1"),
-        ("colour", np.stack([grey(seed) for seed in range(3)], axis=-1), "RGB"),
+        ("grey", grey(0, 64, 64).astype(np.uint16) * 16, "MONOCHROME2"),
+        ("inverted", grey(0, 64, 64), "MONOCHROME1"),
+        ("colour", np.stack([grey(seed, 64, 64) for seed in range(3)], axis=-1), "RGB"),
     ):
         data = pydicom.Dataset()
         data.file_meta = pydicom.dataset.FileMetaDataset()

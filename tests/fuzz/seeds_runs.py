@@ -50,7 +50,9 @@ def write_report_run(folder: Path) -> None:
     write_run(folder, cells=[CELL, HEADED, FAILED], weights="random")
     for cell, value in ((CELL, 0.9), (HEADED, 0.8)):
         write_cell(folder, cell, scores(value))
-    history = pd.DataFrame([[epoch, 0.7 / epoch, 0.5, 0.8, 0.5, 1e-3] for epoch in (1, 2)], columns=list(HISTORY_COLUMNS))
+    history = pd.DataFrame(
+        [[epoch, 0.7 / epoch, 0.5, 0.8, 0.5, 1e-3] for epoch in (1, 2)], columns=list(HISTORY_COLUMNS)
+    )
     history.to_csv(folder / "cells" / "paper" / "0" / CELL / "history.csv", index=False)
     write_cell(folder, FAILED, failed("out of memory"))
     measured = [*network(), *engine("onnxruntime-cpu", p50={1: 9.0}), refused("onnxruntime-cuda", "no GPU here")]
@@ -75,7 +77,7 @@ def _explain(folder: Path) -> None:
 
 
 def write_cells(folder: Path) -> None:
-    """Write a run's folder with a cell of each kind as ``measure`` finds it: definition, weights, predictions, images."""
+    """Write a run's folder with two cells as ``measure`` finds them: definition, weights, predictions, images."""
     from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_torch
 
