@@ -168,6 +168,8 @@ def regular(path: Path, most_bytes: int | None = None) -> Path:
         OSError: it is missing, no regular file, or larger than ``most_bytes``; ``strerror`` says which.
     """
     facts = path.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     if most_bytes is not None and facts.st_size > most_bytes:

@@ -30,6 +30,8 @@ class Input:
     how: str
     content: bytes | None = None
     instead: str = ""
+    damaged: bool = True
+    """False for one made by hand, which may be whole."""
 
 
 def say(text: str) -> None:
@@ -60,7 +62,7 @@ def by_hand(name: str, original: Path) -> Iterator[Input]:
     files = sorted(str(file.relative_to(original)) for file in original.glob(READERS[name].damaged) if file.is_file())
     for what, content in NASTIES.get(name, {}).items():
         named = [file for file in files if file.endswith(what.partition(": ")[0])]
-        yield Input(reader=name, file=(named or files)[0], how=what, content=content())
+        yield Input(reader=name, file=(named or files)[0], how=what, content=content(), damaged=False)
     for instead in NO_FILES:
         yield Input(reader=name, file=files[0], how=instead, instead=instead)
 
@@ -94,7 +96,7 @@ def _judged(one: Input, verdict: Verdict, valid: Verdict) -> str:
         return verdict.outcome
     if verdict.found == valid.found:
         return "equal"
-    return "silent" if READERS[one.reader].checked else "other"
+    return "silent" if READERS[one.reader].checked and one.damaged else "other"
 
 
 def main() -> None:
