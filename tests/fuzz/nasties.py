@@ -51,6 +51,11 @@ def _jpeg_of_scans(count: int) -> bytes:
     return content[:start] + content[start:-2] * count + content[-2:]
 
 
+def _jpeg_of_segments() -> bytes:
+    content = _saved(Image.fromarray(grey()), "JPEG")
+    return content[:2] + b"\xff\xe9\x00\x02" * 500_000 + content[2:]
+
+
 def _jpeg_giant() -> bytes:
     content = bytearray(_saved(Image.fromarray(grey()), "JPEG"))
     place = content.index(b"\xff\xc0")
@@ -146,7 +151,11 @@ NASTIES: dict[str, dict[str, Callable[[], bytes]]] = {
         "200000 chunks": lambda: png(8, 8, zlib.compress(bytes(72)), _chunk(b"vpAg", b"") * 200_000),
         "a GIF": lambda: _saved(Image.fromarray(grey()), "GIF"),
     },
-    "JPEG": {"65535 x 65535": _jpeg_giant, "20000 scans": lambda: _jpeg_of_scans(20_000)},
+    "JPEG": {
+        "65535 x 65535": _jpeg_giant,
+        "20000 scans": lambda: _jpeg_of_scans(20_000),
+        "500000 segments": _jpeg_of_segments,
+    },
     "TIFF": {
         "loop of pages": lambda: _tiff((256, 4, 1, 8), following=8),
         "giant tile": _tiff_tile,
