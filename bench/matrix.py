@@ -16,6 +16,7 @@ from fusion.models import MODELS
 from fusion.models.backbones import BACKBONES
 from fusion.models.heads import HEADS
 from fusion.split import PROTOCOLS
+from fusion.text import one_line
 
 MATRICES = Path(__file__).parent / "matrices"
 MAXIMUM_BYTES = 2**20
@@ -104,7 +105,7 @@ def load_matrix(name: str) -> Matrix:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, an endless number
-        raise UserError(f"{path} is not a TOML file: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{path} is not a TOML file: {one_line(str(error), 200)}") from None
     return read_matrix(table, str(path))
 
 
@@ -193,7 +194,7 @@ def _recipe(section: dict[str, Any], where: str, optimizer: Any, epochs: Any, ba
             patience=section["patience"],
         )
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {one_line(str(error), 200)}") from None
 
 
 def _check_keys(table: dict[str, Any], needed: set[str], optional: set[str], where: str) -> None:

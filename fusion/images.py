@@ -21,7 +21,7 @@ from fusion.errors import UserError
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 64 * 10**6
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff", ".dcm")
-MAX_JPEG_SCANS = 100
+MAX_JPEG_SCANS = 30
 """Each refines the whole image again: a small file of many would be decoded for hours. Encoders write 1 to 10."""
 MAX_PARTS = 50_000
 """Chunks of a PNG, segments of a JPEG; an image of the largest size has a tenth of it."""
