@@ -5,6 +5,7 @@ import io
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,6 +123,6 @@ def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) ->
     for name in needed:
         if name not in columns:
             raise UserError(f"{path}: no column {name!r}; the columns are {present}")
-    repeated = [name for name in columns if columns.count(name) > 1]
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: column {repeated[0]!r} occurs twice; the columns are {present}")

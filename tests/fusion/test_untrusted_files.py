@@ -76,3 +76,16 @@ def test_all_variables_of_a_mat_file_share_one_limit(
     monkeypatch.setattr(matfile, "MAX_INFLATED_BYTES", 10_000)
     with pytest.raises(UserError, match="its variables take more than 10000 bytes"):
         read_mat(path)
+
+
+def test_what_an_error_quotes_stays_on_one_short_line() -> None:
+    error = UserError("a.csv: 'x\x1b[2J\n\u202ey" + "a" * 70_000 + "' is unknown")
+    assert str(error).startswith("a.csv: 'x y")
+    assert len(str(error)) == 1000
+
+
+def test_a_table_of_a_great_many_columns_is_refused_soon(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("path,label" + ",a" * 200_000 + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="column 'a' occurs twice"):
+        read_table(path, ("path", "label"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from bench.cell_files import model_hash
@@ -16,7 +17,7 @@ from bench.predict import predict
 from bench.report import build_tables, read_results
 from bench.report.formats import FORMATS
 from bench.run_images import find_test_rows
-from fusion.images import inspect_image, read_grey_u8
+from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
 from fusion.models.backbones import build_backbone, weights_identity
 from fusion.prepare import load_prepared, prepare
 from fusion.sources.busi import read_busi
@@ -48,11 +49,14 @@ def _image(_folder: Path, file: Path) -> Any:
     return pixels
 
 
-def _prepare(folder: Path, _file: Path) -> Any:
+def _prepare(folder: Path, file: Path) -> Any:
     records, notes = read_folder("mine", folder)
     options: dict[str, Any] = {"image_size": 16, "notes": notes, "progress": lambda *_: None}
     prepared = prepare(records, folder / "out", **options)
-    return [prepared.images_u8, prepared.catalog["image_id"].tolist(), (folder / "out" / "quarantine.csv").read_text()]
+    for _, row in pd.read_csv(folder / "out" / "quarantine.csv").iterrows():
+        assert Path(row["path"]) == file
+        raise UnreadableImageError(row["reason"])
+    return [prepared.images_u8, prepared.catalog["image_id"].tolist()]
 
 
 def _oasbud(folder: Path, file: Path) -> Any:
@@ -99,7 +103,7 @@ READERS = {
     "TIFF": Reader(make=seeds_images.write_tiffs, damaged="*.tif", read=_image),
     "PGM": Reader(make=seeds_images.write_pgms, damaged="*.pgm", read=_image),
     "DICOM": Reader(make=seeds_images.write_dicoms, damaged="*.dcm", read=_image),
-    "prepare": Reader(make=seeds_images.write_folder, damaged="*.png", read=_prepare),
+    "prepare": Reader(make=seeds_images.write_folder, damaged="*.png", read=_prepare, checked=True),
     "OASBUD": Reader(make=seeds_images.write_mats, damaged="plain.mat", read=_oasbud),
     "OASBUD, compressed": Reader(make=seeds_images.write_mats, damaged="compressed.mat", read=_oasbud, checked=True),
     "folder": Reader(make=seeds_images.write_folder, damaged="*.csv", read=lambda at, _: read_folder("mine", at)),
