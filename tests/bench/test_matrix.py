@@ -229,7 +229,7 @@ def test_a_faulty_matrix_is_refused_with_value_and_choices(
         (b"a = " + b"[" * 100_000, "is not a TOML file"),
         (b"seeds = [" + b"1" * 5000 + b"]", "is not a TOML file"),
         (b"name = 'x'\nname = 'y'", "is not a TOML file"),
-        (b"#" * (MAXIMUM_BYTES + 1), "is larger than 1 MiB"),
+        (b"#" * (MAXIMUM_BYTES + 1), "is larger than 64 KiB"),
         (b"", "'name' is missing"),
     ],
     ids=["cut", "not-utf8", "deep", "huge-number", "twice", "huge-file", "empty"],
