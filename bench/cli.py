@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from bench.cli_audit import audit
 from bench.cli_common import one_interruption, stoppable
 from bench.cli_data import phantom, prepare
 from bench.cli_machine import data_path, doctor, gpu_check
 from bench.cli_results import explain, measure, predict, report, run, verify
+from bench.progress import say
 from fusion.errors import CODES, UserError
 
 app = typer.Typer(
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> Any:
             finally:
                 sys.stdout.flush()  # here a full disk or a closed pipe can still be told
     except UserError as error:
-        _refuse(" ".join(str(error).split()))
+        _refuse(str(error))
     except OSError as error:
         if error.errno not in (*CODES, errno.EPIPE):
             raise
@@ -69,5 +69,5 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _refuse(message: str) -> NoReturn:
-    Console(stderr=True).print(f"fusebench: {message}", markup=False, highlight=False, soft_wrap=True)
+    say(f"fusebench: {message}", stderr=True)
     sys.exit(2)

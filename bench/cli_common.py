@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bench.progress import ProgressBars
+from bench.progress import ProgressBars, say
 
 Data = Annotated[Path, typer.Option(help="Folder written by 'fusebench prepare'.", show_default=False)]
 Results = Annotated[Path, typer.Argument(help="Folder written by 'fusebench run'.", show_default=False)]
@@ -27,7 +27,7 @@ class Terminated(KeyboardInterrupt):
 
 def print_next(text: str) -> None:
     """Say which call or file comes next."""
-    Console().print(f"next: {text}", markup=False, highlight=False, soft_wrap=True)
+    say(f"next: {text}")
 
 
 def progress_bars() -> ProgressBars:

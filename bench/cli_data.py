@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from bench.cli_common import print_next, progress_bars, resumable
+from bench.progress import say
 from fusion.errors import UserError
 
 Folder = Annotated[Path, typer.Argument(help="Folder to write; made if missing.", show_default=False)]
@@ -32,10 +33,7 @@ def phantom(
         counts = write_phantom(
             out, scale=scale, seed=seed, workers=workers, progress=lambda d, t: bars.stage("write phantoms", d, t)
         )
-    console = Console()
-    console.print(
-        f"{out}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), highlight=False, soft_wrap=True
-    )
+    say(f"{out}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     print_next(f"fusebench prepare data/NAME --busi {out}/busi --oasbud {out}/oasbud/OASBUD.mat --rsna {out}/rsna")
 
 
@@ -101,17 +99,17 @@ def prepare(
 
     manifest, console = prepared.manifest, Console()
     for note in manifest["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        say(f"note: {note}")
     console.print(terminal_table(prepared_table(prepared.counts, prepared.synthetic_sources)))
     catalog, by_pillow, unreadable = prepared.catalog, manifest["decoded_by_pillow"], manifest["quarantined"]
     for line in _duplicates(catalog, prepared.duplicates):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     facts = [
         f"{len(catalog)} images of {image_size} px in {catalog['group_id'].nunique()} groups",
         f"decoded by {manifest['decoder']}" + (f" ({by_pillow} by Pillow, as DALI refused them)" if by_pillow else ""),
         f"{unreadable} unreadable files" + (f" (see {out / QUARANTINE})" if unreadable else ""),
     ]
-    console.print(f"{out}: {', '.join(facts)}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{out}: {', '.join(facts)}")
     print_next(f"fusebench run paper --data {out} --out results/NAME")
 
 

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from bench.cli_common import Data, Device, Precision, Results, interrupted, print_next, progress_bars, resumable
+from bench.progress import say
 from fusion.errors import UserError
 
 
@@ -293,7 +294,7 @@ def _explain(results: Path, plan: Any) -> tuple[str, ...]:
 
 def _end(failed: tuple[str, ...]) -> None:
     for failure in failed:
-        Console().print(f"failed: {failure}", markup=False, highlight=False, soft_wrap=True)
+        say(f"failed: {failure}")
     if failed:
         raise typer.Exit(1)
 
@@ -308,6 +309,5 @@ def _report(results: Path, shown: tuple[str, ...]) -> None:
             console.print(terminal_table(table))
     for figure in report.figures:
         if figure.reason:
-            text = f"figure {figure.name} left out: {figure.reason}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(f"figure {figure.name} left out: {figure.reason}")
     print_next(f"open {report.page}; its tables and figures lie in {results / 'tables'}/ and {results / 'figures'}/")

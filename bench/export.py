@@ -25,7 +25,7 @@ from bench.onnx_file import INPUT, OUTPUT, classifier_metadata
 from bench.store import DEFINITION, WEIGHTS, require_cell
 from fusion.checksums import recording, require_intact
 from fusion.errors import UserError
-from fusion.files import read_json
+from fusion.files import read_json, regular
 from fusion.models.classifier import Classifier, fitted_classifier, trained_classifier
 
 OPSET = 20
@@ -50,11 +50,11 @@ def load_classifier(run: Path, cell: Path, image_size: int) -> Classifier:
     try:
         network, head = defined["cell"]["network"], defined["cell"]["head"]
         if head is None:
-            return trained_classifier(network, load_torch(cell / WEIGHTS), image_size)
+            return trained_classifier(network, load_torch(regular(cell / WEIGHTS)), image_size)
         folder = features_folder(run, defined)
         require_intact(folder / BACKBONE, way_out=f"delete {folder} and {cell} to run the cell again")
-        backbone = load_torch(folder / BACKBONE)
-        return fitted_classifier(network, backbone, head, load_numpy(cell / WEIGHTS))
+        backbone = load_torch(regular(folder / BACKBONE))
+        return fitted_classifier(network, backbone, head, load_numpy(regular(cell / WEIGHTS)))
     except UserError:
         raise
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:

@@ -16,9 +16,13 @@ from fusion.models import MODELS
 from fusion.models.backbones import BACKBONES
 from fusion.models.heads import HEADS
 from fusion.split import PROTOCOLS
+from fusion.text import one_line
 
 MATRICES = Path(__file__).parent / "matrices"
-MAXIMUM_BYTES = 2**20
+MAXIMUM_BYTES = 2**16
+"""tomllib's time grows with the square of what some files hold."""
+MAXIMUM_VALUES = 100
+"""Of a list: the cells of two are their product."""
 MAXIMUM_SEED = 2**32 - 1
 """What scikit-learn takes."""
 ABLATION_MODALITIES = ("ultrasound", "mammography", "fused")
@@ -98,11 +102,11 @@ def load_matrix(name: str) -> Matrix:
         known = ", ".join(sorted(file.stem for file in MATRICES.glob("*.toml")))
         raise UserError(f"matrix {name!r} is unknown; choose from {known}, or give the path of a .toml file")
     if path.stat().st_size > MAXIMUM_BYTES:
-        raise UserError(f"{path} is larger than {MAXIMUM_BYTES // 2**20} MiB and can't be a matrix")
+        raise UserError(f"{path} is larger than {MAXIMUM_BYTES // 2**10} KiB and can't be a matrix")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, an endless number
-        raise UserError(f"{path} is not a TOML file: {error}") from None
+        raise UserError(f"{path} is not a TOML file: {one_line(str(error), 200)}") from None
     return read_matrix(table, str(path))
 
 
@@ -115,7 +119,7 @@ def read_matrix(table: dict[str, Any], where: str) -> Matrix:
     _check_keys(table, {"name", "weights", "protocols", "seeds"}, set(SECTIONS), where)
     for key in ("name", "weights"):
         if not isinstance(table[key], str) or not table[key]:
-            raise UserError(f"{where}: {key} = {table[key]!r} is not a text")
+            raise UserError(f"{where}: {key} = {_short(table[key])} is not a text")
     cells: list[Cell] = []
     for section, keys in SECTIONS.items():
         if section in table:
@@ -191,31 +195,39 @@ def _recipe(section: dict[str, Any], where: str, optimizer: Any, epochs: Any, ba
             patience=section["patience"],
         )
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {one_line(str(error), 200)}") from None
 
 
 def _check_keys(table: dict[str, Any], needed: set[str], optional: set[str], where: str) -> None:
     for key in sorted(table.keys() - needed - optional):
-        raise UserError(f"{where}: {key!r} is unknown; choose from {', '.join(sorted(needed | optional))}")
+        raise UserError(f"{where}: {_short(key)} is unknown; choose from {', '.join(sorted(needed | optional))}")
     for key in sorted(needed - table.keys()):
         raise UserError(f"{where}: {key!r} is missing")
 
 
 def _list(table: dict[str, Any], key: str, where: str) -> list[Any]:
-    if not isinstance(table[key], list) or not table[key]:
-        raise UserError(f"{where}: {key} = {table[key]!r} is not a list with at least one value")
-    return table[key]
+    values = table[key]
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{where}: {key} = {_short(values)} is not a list with at least one value")
+    if len(values) > MAXIMUM_VALUES:
+        raise UserError(f"{where}: {key} has {len(values)} values; the limit is {MAXIMUM_VALUES}")
+    return values
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _choices(table: dict[str, Any], key: str, allowed: tuple[str, ...], where: str) -> list[str]:
     for value in _list(table, key, where):
         if value not in allowed:
-            raise UserError(f"{where}: {key}: {value!r} is unknown; choose from {', '.join(allowed)}")
+            raise UserError(f"{where}: {key}: {_short(value)} is unknown; choose from {', '.join(allowed)}")
     return table[key]
 
 
 def _integers(table: dict[str, Any], key: str, low: int, high: int, where: str) -> list[int]:
     for value in _list(table, key, where):
         if type(value) is not int or not low <= value <= high:
-            raise UserError(f"{where}: {key}: {value!r} is not a whole number from {low} to {high}")
+            raise UserError(f"{where}: {key}: {_short(value)} is not a whole number from {low} to {high}")
     return table[key]

@@ -22,6 +22,12 @@ PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16"}
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operators of ONNX and of ONNX Runtime itself; any other would have to be loaded from somewhere."""
 
+UNBOUNDED = (
+    *("If", "Loop", "Scan", "SequenceMap"),
+    *("ConstantOfShape", "EyeLike", "Expand", "OneHot", "RandomNormal", "RandomUniform", "Range", "Tile"),
+)
+"""Operators that go on for as long, or make arrays as large, as a number in the file says; none of ours has one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
@@ -135,6 +141,8 @@ def _require_self_contained(model: onnx.ModelProto, path: Path) -> None:
     for node in _nodes(model.graph):
         if node.domain not in DOMAINS:
             raise UserError(f"{path}: has an operator from outside, {node.domain[:40]}.{node.op_type[:40]}")
+        if node.op_type in UNBOUNDED:
+            raise UserError(f"{path}: has an operator {node.op_type}, whose time or memory nothing bounds")
     if model.functions:
         raise UserError(f"{path}: defines operators of its own, which no file of fusebench does")
     try:

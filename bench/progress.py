@@ -13,6 +13,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fusion.text import one_line
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Print ``text`` on one line, as it is but without what a terminal would obey."""
+    _say(Console(stderr=stderr), text)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
+
 
 class ProgressBars:
     """A bar for each stage of the work; use it as a context manager."""
@@ -52,9 +63,9 @@ class ProgressBars:
         """Show one bar over a whole run, named by what is under way."""
         task = self.tasks.get("run")
         if task is None:
-            task = self.tasks["run"] = self.bars.add_task(name, total=total)
-        self.bars.update(task, description=name, completed=done, total=total)
+            task = self.tasks["run"] = self.bars.add_task(one_line(name), total=total)
+        self.bars.update(task, description=one_line(name), completed=done, total=total)
 
     def line(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _say(self.console, text)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from bench.cell import Job, Settings, rows_of
 from bench.image_files import TEST, images_folder, row_file
-from bench.store import DEFINITION, PREDICTION_COLUMNS, PREDICTIONS, cell_folder, require_cell
+from bench.report.read_cells import read_cell_predictions
+from bench.store import DEFINITION, cell_folder, require_cell
 from fusion.checksums import problems, require_intact
 from fusion.errors import UserError
 from fusion.files import make_folder, replacing_folder
@@ -108,7 +109,7 @@ def find_test_rows(run: Path, cell: Path) -> TestRows:
     Raises:
         UserError: the cell's predictions are damaged, or its images are missing.
     """
-    predictions = _predictions(cell)
+    predictions = read_cell_predictions(cell)
     folder = _folder(run, cell)
     files = [row_file(folder, number) for number in range(len(predictions))]
     missing = next((file for file in files if not file.is_file()), None)
@@ -149,13 +150,5 @@ def _holds_masks(folder: Path, masks: dict[int, np.ndarray], size: int) -> bool:
 
 
 def _folder(run: Path, cell: Path) -> Path:
-    return images_folder(run, cell, _predictions(cell))
-
-
-def _predictions(cell: Path) -> pd.DataFrame:
-    path = cell / PREDICTIONS
-    require_cell(cell, DEFINITION, PREDICTIONS)
-    try:
-        return pd.read_parquet(path, columns=list(PREDICTION_COLUMNS))
-    except Exception as error:  # pyarrow raises many kinds
-        raise UserError(f"{path} is missing or damaged: {' '.join(str(error).split())[:120]}") from None
+    require_cell(cell, DEFINITION)
+    return images_folder(run, cell, read_cell_predictions(cell))

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,7 +76,27 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def regular(path: Path, most_bytes: int | None = None) -> Path:
+    """Return ``path``, a regular file: to open a pipe would wait for ever, and a device has no end.
+
+    Raises:
+        OSError: it is missing, no regular file, or larger than ``most_bytes``; ``strerror`` says which.
+    """
+    facts = path.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if most_bytes is not None and facts.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"{facts.st_size} bytes; the limit is {most_bytes}", str(path))
+    return path
+
+
 def file_hash(path: Path) -> str:
-    """Return the SHA-256, in hex, of a file's bytes."""
-    with path.open("rb") as file:
+    """Return the SHA-256, in hex, of a file's bytes.
+
+    Raises:
+        OSError: it can't be read, or is no regular file.
+    """
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

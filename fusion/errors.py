@@ -3,13 +3,23 @@
 import errno
 import os
 
+from fusion.text import one_line
+
+LONGEST = 1000
+"""Characters of a message."""
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES)
 FULL = tuple(os.strerror(code) for code in CODES)
 """How the system words that nothing more can be written."""
 
 
 class UserError(ValueError):
-    """A mistake the user can mend; the message is one line: the value, the rule, the choices or the way out."""
+    """A mistake the user can mend; the message is one line: the value, the rule, the choices or the way out.
+
+    What a message quotes of a file may be hostile: it is kept on one line, without escapes, and cut at ``LONGEST``.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, LONGEST))
 
 
 class DiskError(UserError):

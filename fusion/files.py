@@ -10,18 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fusion.atomic import file_hash, make_folder, refuse_disk, replacing, share, sync
+from fusion.atomic import file_hash, make_folder, refuse_disk, regular, replacing, share, sync
 from fusion.checksums import recording, write_checksums
 from fusion.errors import UserError
 from fusion.lock import sole_writer
 
 __all__ = [
+    "MOST_JSON_BYTES",
     "clear_leftovers",
     "content_hash",
     "file_hash",
     "make_folder",
     "read_json",
     "recording",
+    "regular",
     "replacing",
     "replacing_folder",
     "sole_writer",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 LEFTOVER = re.compile(r"\.[^.].*\.(partial|replaced)")
 """Names under which files and folders are written, and folders set aside while they are replaced."""
+MOST_JSON_BYTES = 64 * 2**20
 
 
 @contextmanager
@@ -107,10 +110,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         UserError: the file is missing, unreadable or not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path, MOST_JSON_BYTES).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {path.parent} is not {what}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, an endless number
         raise UserError(f"{path} can't be read as JSON ({error}): {path.parent} is not {what}, or is damaged") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object: {path.parent} is not {what}, or is damaged")

@@ -1,11 +1,14 @@
 """Grey-level images read safely: files are input from outside and may be damaged, hostile or of any pixel type."""
 
+import os
+import re
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,11 +21,20 @@ from fusion.errors import UserError
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 64 * 10**6
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff", ".dcm")
+MAX_JPEG_SCANS = 30
+"""Each refines the whole image again: a small file of many would be decoded for hours. Encoders write 1 to 10."""
+MAX_PARTS = 50_000
+"""Chunks of a PNG, segments of a JPEG; an image of the largest size has a tenth of it."""
+MAX_TEXT_BYTES = 4 * 2**20
+"""Of a PGM that writes its pixels as text, which Pillow reads a million a second."""
 WINDOW_PERCENTILES = (0.1, 99.9)
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "PPM", "TIFF")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _PHOTOMETRIC_TAG = 262
+_JPEG_SEGMENT = re.compile(rb"\xff[\xc4\xdb\xe0-\xfe]", re.DOTALL)
+_JPEG_START = b"\xff\xd8\xff"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\xaeB`\x82"  # the checksum of the last chunk, which Pillow does not read
 
 
@@ -176,12 +188,40 @@ def _check_pixels(width: int, height: int) -> None:
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
     """Return the image of ``file``, header read and checked, pixels not yet decoded."""
+    _check_cost(file)
     file.seek(0)
     image = Image.open(file, formats=_PILLOW_FORMATS)
     _check_pixels(*image.size)
     if "16" in _raw_mode(image) and image.mode not in _DEEP_MODES:  # Pillow would keep the high byte only
         raise UnreadableImageError(f"16 bits per channel in mode {image.mode}; save it as 16-bit or 8-bit grey")
     return image
+
+
+def _check_cost(file: BinaryIO) -> None:
+    """Check that reading the file takes no minutes, which its size and its pixels do not tell."""
+    head = _at(file, 0, 2**16)
+    kind, parts = "", 0
+    if head.startswith(_PNG_START):
+        kind, place = "PNG", len(_PNG_START)
+        while parts <= MAX_PARTS and len(header := _at(file, place, 4)) == 4:
+            parts, place = parts + 1, place + 12 + int.from_bytes(header, "big")
+    elif head.startswith(_JPEG_START):  # within the data of a scan the markers that are counted can't occur
+        kind, content = "JPEG", _at(file, 0, MAX_FILE_BYTES)
+        if (scans := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+            raise UnreadableImageError(f"{scans} scans in a JPEG; the limit is {MAX_JPEG_SCANS}")
+        parts = sum(1 for _ in islice(_JPEG_SEGMENT.finditer(content), MAX_PARTS + 1))
+    elif head.startswith(b"P"):  # PGM and its like
+        if len(head) == 2**16 and len(re.sub(rb"#[^\r\n]*[\r\n]?", b" ", head).split(None, 3)) < 4:
+            raise UnreadableImageError("truncated or damaged (no PGM header in its first 64 KiB)")
+        if head[1:2] in (b"1", b"2", b"3") and (size := file.seek(0, os.SEEK_END)) > MAX_TEXT_BYTES:
+            raise UnreadableImageError(f"{size} bytes of text; the limit is {MAX_TEXT_BYTES}; save it as bytes")
+    if parts > MAX_PARTS:
+        raise UnreadableImageError(f"more than {MAX_PARTS} parts in a {kind}")
+
+
+def _at(file: BinaryIO, place: int, size: int) -> bytes:
+    file.seek(place)
+    return file.read(size)
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

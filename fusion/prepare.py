@@ -35,6 +35,7 @@ from fusion.files import (
     file_hash,
     make_folder,
     read_json,
+    regular,
     replacing,
     sole_writer,
     sync,
@@ -43,9 +44,11 @@ from fusion.files import (
 from fusion.groups import IDENTICAL, SIMILAR, join_groups
 from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
 from fusion.masks import MASKS, NONE, fill_masks, masks_hash
+from fusion.text import no_formula
 
 FORMAT = 2
 PREPARED_BEFORE = "has no checksums (an earlier version made it): the same 'fusebench prepare' adds them"
+MOST_CATALOG_BYTES = 2**30
 log = logging.getLogger(__name__)
 IMAGES, CATALOG, MANIFEST = "images_u8.npy", "catalog.parquet", "manifest.json"
 QUARANTINE, DUPLICATES = "quarantine.csv", "duplicates.csv"
@@ -216,7 +219,7 @@ def _prepare(
     with replacing(out / CATALOG) as temporary:
         catalog.to_parquet(temporary, index=False)
     with replacing(out / QUARANTINE) as temporary:
-        pd.DataFrame(quarantined, columns=["path", "reason"]).to_csv(temporary, index=False)
+        pd.DataFrame(quarantined, columns=["path", "reason"]).map(no_formula).to_csv(temporary, index=False)
     duplicates = pd.DataFrame(pairs, columns=list(DUPLICATE_COLUMNS))
     for column in ("first", "second"):
         duplicates[column] = catalog["image_id"].to_numpy()[duplicates[column].to_numpy(dtype=np.int64)]
@@ -273,9 +276,10 @@ def load_prepared(root: Path) -> Prepared:
             "delete it and prepare again"
         )
     try:
-        images_u8 = np.lib.format.open_memmap(root / IMAGES, mode="r")  # np.load would read archives and pickles too
-        masks_u8 = np.lib.format.open_memmap(root / MASKS, mode="r")
-        catalog = pd.read_parquet(root / CATALOG)
+        # np.load would read archives and pickles too
+        images_u8 = np.lib.format.open_memmap(regular(root / IMAGES), mode="r")
+        masks_u8 = np.lib.format.open_memmap(regular(root / MASKS), mode="r")
+        catalog = pd.read_parquet(regular(root / CATALOG, MOST_CATALOG_BYTES))
         expected = (manifest["images"], 1, manifest["image_size"], manifest["image_size"])
         lacking = {*IDENTITY, "source_group", "file", "width", "height", "sha256", "mask"} - set(catalog.columns)
         fits = images_u8.shape == expected and images_u8.dtype == np.uint8 and len(catalog) == expected[0]
@@ -286,8 +290,9 @@ def load_prepared(root: Path) -> Prepared:
         if absent := MANIFEST_KEYS - manifest.keys():
             raise ValueError(f"its manifest lacks {min(absent)!r}")
         duplicates = _read_duplicates(root / DUPLICATES, catalog, manifest["duplicate_pairs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{root} is damaged ({error}): delete it and prepare again") from None
+    except Exception as error:  # numpy, pandas and pyarrow raise nearly anything on damaged input
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{root} is damaged ({reason}): delete it and prepare again") from None
     return Prepared(
         root=root,
         catalog=catalog,
@@ -299,7 +304,9 @@ def load_prepared(root: Path) -> Prepared:
 
 
 def _read_duplicates(path: Path, catalog: pd.DataFrame, count: int) -> pd.DataFrame:
-    duplicates = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(("first", "second", "kind"), str))
+    duplicates = pd.read_csv(
+        regular(path, MOST_CATALOG_BYTES), keep_default_na=False, dtype=dict.fromkeys(("first", "second", "kind"), str)
+    )
     if tuple(duplicates.columns) != DUPLICATE_COLUMNS or len(duplicates) != count:
         raise ValueError(f"{path.name} does not hold the {count} pairs of the manifest")
     ends = duplicates[["first", "second"]]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from fusion.files import regular
+
 MOST_BYTES = 64 * 2**20
 """Of one file: more is not a run's, and would only fill the memory."""
 LARGEST_WHOLE = 2**53
@@ -15,12 +17,10 @@ def read_texts(path: Path) -> pd.DataFrame:
     """Return a CSV file with every cell as the text it is.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: it is too large, or no CSV in UTF-8.
+        OSError: it can't be read, is no regular file, or is too large.
+        ValueError: it is no CSV in UTF-8.
     """
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"its {size} bytes are more than the {MOST_BYTES} it may have")
-    return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    return pd.read_csv(regular(path, MOST_BYTES), dtype=str, keep_default_na=False, index_col=False)
 
 
 def parse_numbers(rows: pd.DataFrame, *, whole: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import rich.box
 import rich.table
-from pandas.api.types import is_numeric_dtype
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from bench.report.layout import Table, one_line
 from fusion.files import make_folder, write_text
+from fusion.text import no_formula
 
 BREAKS = re.compile(r"(?<=\w /) | (?=\()|(?<=\w/)(?=\w)|(?<=\w)(?=\+[a-z])|(?<=\d–)(?=\d)")
 """Where ``0.701 / 0.783 (−0.082)``, ``0.701 (0.65–0.75)`` and ``model1/resnet50+svm`` may go on in the next line."""
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 MARKDOWN = str.maketrans(
     {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "[": "\\[", "]": "\\]", "<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -46,11 +44,8 @@ def to_csv(table: Table) -> str:
 
     Text that a spreadsheet would run as a formula begins with an apostrophe.
     """
-    frame = (table.frame if table.every is None else table.every).copy()
-    for column in frame.columns:
-        if not is_numeric_dtype(frame[column]):
-            frame[column] = frame[column].map(_defused)
-    return frame.to_csv(index=False, lineterminator="\r\n")
+    frame = table.frame if table.every is None else table.every
+    return frame.map(no_formula).to_csv(index=False, lineterminator="\r\n")
 
 
 def to_markdown(table: Table) -> str:
@@ -163,10 +158,6 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     for file, text_of in files.items():
         write_text(file, text_of(table))
     return list(files)
-
-
-def _defused(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _block_ends(table: Table) -> list[bool]:

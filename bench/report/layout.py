@@ -1,11 +1,25 @@
 """How a number, a comparison and a foreign text look in a table."""
 
 import math
-import re
-import unicodedata
 from dataclasses import dataclass
 
 import pandas as pd
+
+from fusion.text import one_line
+
+__all__ = [
+    "COMPARED",
+    "METRICS",
+    "MINUS",
+    "NONE",
+    "REASON_LENGTH",
+    "Metric",
+    "Table",
+    "compared",
+    "difference",
+    "number",
+    "one_line",
+]
 
 MINUS, NONE = "−", "–"
 COMPARED = "Values: ours / paper (ours − paper)."
@@ -82,14 +96,3 @@ def compared(ours: float | str, paper: float, decimals: int) -> str:
     if isinstance(ours, str) or math.isnan(ours - paper):
         return f"{left} / {right}"
     return f"{left} / {right} ({difference(ours, paper, decimals)})"
-
-
-_ESCAPE_SEQUENCES = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x1b\x9b]\[?[0-?]*[ -/]*[@-~]")
-
-
-def one_line(text: str, length: int | None = None) -> str:
-    """Return ``text`` on one line, without terminal escapes and control characters, cut to ``length`` characters."""
-    bare = _ESCAPE_SEQUENCES.sub("", text)
-    # the categories C* are control, format (also those that turn the writing direction), surrogate and unassigned
-    line = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in bare).split())
-    return line if length is None or len(line) <= length else line[: length - 1].rstrip() + "…"

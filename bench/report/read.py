@@ -27,7 +27,7 @@ from bench.store import ROW_COLUMNS, ROWS, require_cell
 from fusion.catalog import LABEL_NAMES
 from fusion.checksums import SUMS, require_intact
 from fusion.errors import UserError
-from fusion.files import content_hash
+from fusion.files import MOST_JSON_BYTES, content_hash, regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +108,15 @@ def read_run(run_dir: Path) -> dict[str, Any]:
             if not (run_dir / SUMS).exists():
                 raise UserError(without_checksums(run_dir))
             require_intact(path, way_out=f"delete {path.name} and call the same 'fusebench run' again")
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = json.loads(regular(path, MOST_JSON_BYTES).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{run_dir}: no run.json; give a folder written by 'fusebench run'") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UserError:
         raise
-    except ValueError as error:  # covers text that is not UTF-8
-        raise UserError(f"{path}: not valid JSON ({error})") from error
+    except (ValueError, RecursionError) as error:  # ValueError covers text that is not UTF-8
+        raise UserError(f"{path}: not valid JSON ({one_line(str(error), 200)})") from error
     _check_keys(run, RUN_KEYS, f"{path}")
     for key, kind in ITEM_TYPES.items():
         for item in run[key]:

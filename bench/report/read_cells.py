@@ -4,15 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench.report.csv_numbers import MOST_BYTES, parse_numbers, read_texts
 from bench.store import HISTORY, HISTORY_COLUMNS, PREDICTION_COLUMNS, PREDICTIONS, cell_folder, require_cell
 from fusion.errors import UserError
+from fusion.files import regular
 
 CellId = tuple[str, int, str]
 """Protocol, seed and name of a cell: ``("paper", 0, "model1/resnet50+svm")``."""
 MOST_ROWS = 1_000_000
 """Of one file: more is not a cell's, and would only fill the memory."""
+MOST_LETTERS = 1000
+"""Of a name in predictions."""
 TEXTS = ("image_id", "source", "modality", "group_id")
 
 
@@ -33,7 +39,7 @@ def read_predictions(run_dir: Path, rows: pd.DataFrame) -> dict[CellId, pd.DataF
     Raises:
         UserError: a file is missing, damaged, too long, or holds what predictions can't be.
     """
-    return {cell: _predictions(_file(run_dir, cell, PREDICTIONS)) for cell in finished_cells(rows)}
+    return {cell: read_prediction_file(_file(run_dir, cell, PREDICTIONS)) for cell in finished_cells(rows)}
 
 
 def read_cell_predictions(cell: Path) -> pd.DataFrame:
@@ -43,7 +49,7 @@ def read_cell_predictions(cell: Path) -> pd.DataFrame:
         UserError: as ``read_predictions``.
     """
     require_cell(cell, PREDICTIONS)
-    return _predictions(cell / PREDICTIONS)
+    return read_prediction_file(cell / PREDICTIONS)
 
 
 def read_histories(run_dir: Path, rows: pd.DataFrame) -> dict[CellId, pd.DataFrame]:
@@ -62,11 +68,28 @@ def _file(run_dir: Path, cell: CellId, name: str) -> Path:
     return folder / name
 
 
-def _predictions(path: Path) -> pd.DataFrame:
+def read_prediction_file(path: Path) -> pd.DataFrame:
+    """Return the predictions of one cell, columns ``PREDICTION_COLUMNS``.
+
+    Raises:
+        UserError: as ``read_predictions``.
+    """
     try:
-        if (count := pq.ParquetFile(path).metadata.num_rows) > MOST_ROWS:
+        # A text that a million rows share is kept once until it is known to be short.
+        file = pq.ParquetFile(regular(path, MOST_BYTES), read_dictionary=list(TEXTS))
+        if (count := file.metadata.num_rows) > MOST_ROWS:
             raise UserError(f"{path}: {count} rows are more than the {MOST_ROWS} a cell may have")
-        frame = pd.read_parquet(path, columns=list(PREDICTION_COLUMNS))
+        groups = range(file.metadata.num_row_groups)
+        if sum(file.metadata.row_group(group).total_byte_size for group in groups) > MOST_BYTES:
+            raise ValueError(f"its content takes more than {MOST_BYTES} bytes")
+        table = file.read(columns=list(PREDICTION_COLUMNS))
+        for name in TEXTS:
+            if not pa.types.is_dictionary(table.schema.field(name).type):
+                raise ValueError(f"{name} is not text")
+            for chunk in table[name].chunks:
+                if (longest := pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0) > MOST_LETTERS:
+                    raise ValueError(f"a {name} of {longest} letters")
+        frame = table.to_pandas().astype(dict.fromkeys(TEXTS, object))
         frame = frame.astype({"copy": int, "label": int, "decision": int, "probability": float})
     except UserError:
         raise
@@ -85,15 +108,15 @@ def _predictions(path: Path) -> pd.DataFrame:
 
 def _history(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, nrows=MOST_ROWS + 1)
+        texts = read_texts(path)
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from None
-    if tuple(frame.columns) != HISTORY_COLUMNS:
+    if tuple(texts.columns) != HISTORY_COLUMNS:
         raise _damaged(path, f"its columns are not {', '.join(HISTORY_COLUMNS)}")
-    if len(frame) > MOST_ROWS:
+    if len(texts) > MOST_ROWS:
         raise UserError(f"{path}: more than the {MOST_ROWS} rows a cell may have")
     try:
-        return frame.astype(float)
+        return parse_numbers(texts, whole=(), numbers=HISTORY_COLUMNS)
     except ValueError as error:
         raise _damaged(path, str(error)) from None
 

@@ -5,10 +5,12 @@ import io
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from fusion.errors import UserError
+from fusion.files import regular
 from fusion.images import IMAGE_SUFFIXES
 
 MAX_TABLE_BYTES = 64 * 2**20
@@ -87,14 +89,12 @@ def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
             more or fewer cells than the header.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_TABLE_BYTES:
-            raise UserError(f"{path}: {size} bytes; the limit for a csv file is {MAX_TABLE_BYTES}")
-        text = path.read_bytes().decode("utf-8-sig")
+        content = regular(path, MAX_TABLE_BYTES).read_bytes()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = content[: error.start].count(b"\n") + 1
         raise UserError(f"{path}: line {line} is not UTF-8; save the file as UTF-8 csv") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
@@ -123,6 +123,6 @@ def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) ->
     for name in needed:
         if name not in columns:
             raise UserError(f"{path}: no column {name!r}; the columns are {present}")
-    repeated = [name for name in columns if columns.count(name) > 1]
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: column {repeated[0]!r} occurs twice; the columns are {present}")

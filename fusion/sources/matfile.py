@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import UserError
+from fusion.files import regular
 
 MAX_FILE_BYTES = 2**30
 MAX_INFLATED_BYTES = 2**31
+"""Of all variables together, as stored and as numbers: eight bytes may be stored as one."""
 MAX_ENTRIES = 10_000
 
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -50,10 +52,7 @@ def read_mat(path: Path) -> dict[str, Struct | Value]:
         UserError: the file cannot be read, is not v5-v7, is HDF5 (v7.3), too large, truncated or damaged.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: {size} bytes; the limit for a .mat file is {MAX_FILE_BYTES}")
-        content = path.read_bytes()
+        content = regular(path, MAX_FILE_BYTES).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; expected a .mat file") from None
     if content.startswith((b"MATLAB 7.3", b"\x89HDF")) or content[512:516] == b"\x89HDF":
@@ -65,11 +64,12 @@ def read_mat(path: Path) -> dict[str, Struct | Value]:
         order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
         if order is None:
             raise _DamagedError("no byte order mark in the header")
+        memory = _Memory(MAX_INFLATED_BYTES)
         for kind, body in _elements(memoryview(content)[128:], order):
             if kind == _COMPRESSED:
-                kind, body = _only(_elements(_inflate(body), order))
+                kind, body = _only(_elements(_inflate(body, memory), order))
             if kind == _MATRIX:
-                name, value = _variable(body, order, nested=False)
+                name, value = _variable(body, order, memory, nested=False)
                 variables[name] = value
     except (_DamagedError, zlib.error, struct.error, ValueError, MemoryError) as error:
         raise UserError(f"{path} is truncated or damaged ({error}); download it again") from None
@@ -100,15 +100,28 @@ def _only(elements: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
     return found
 
 
-def _inflate(body: memoryview) -> memoryview:
+class _Memory:
+    """What the variables of a file may still take."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, size: int) -> None:
+        if size > self.left:
+            raise _DamagedError(f"its variables take more than {MAX_INFLATED_BYTES} bytes")
+        self.left -= size
+
+
+def _inflate(body: memoryview, memory: _Memory) -> memoryview:
     stream = zlib.decompressobj()
-    content = stream.decompress(body, MAX_INFLATED_BYTES)
+    content = stream.decompress(body, memory.left + 1)
+    memory.take(len(content))
     if not stream.eof:  # also where the checksum has not been reached
-        raise _DamagedError(f"compressed data incomplete or above {MAX_INFLATED_BYTES} bytes")
+        raise _DamagedError("compressed data incomplete")
     return memoryview(content)
 
 
-def _variable(view: memoryview, order: str, *, nested: bool) -> tuple[str, Struct | Value]:
+def _variable(view: memoryview, order: str, memory: _Memory, *, nested: bool) -> tuple[str, Struct | Value]:
     if len(view) == 0:
         return "", np.zeros((0, 0))
     parts = _elements(view, order)
@@ -121,7 +134,7 @@ def _variable(view: memoryview, order: str, *, nested: bool) -> tuple[str, Struc
         raise _DamagedError(f"an array of shape {shape[:8]}")
     name = _text(_only(parts)[1])
     if kind == _STRUCT:
-        return name, None if nested else _struct(parts, order, math.prod(shape))
+        return name, None if nested else _struct(parts, order, memory, math.prod(shape))
     stored, data = _only(parts) if math.prod(shape) else (2, memoryview(b""))
     if kind == _CHAR:
         if stored not in _TEXT:
@@ -133,6 +146,7 @@ def _variable(view: memoryview, order: str, *, nested: bool) -> tuple[str, Struc
     values = np.frombuffer(data, order + _STORED[stored])
     if values.size != math.prod(shape):
         raise _DamagedError(f"{values.size} numbers for an array of shape {shape[:8]}")
+    memory.take(values.size * np.dtype(_NUMERIC[kind]).itemsize)
     with np.errstate(all="ignore"):
         return name, values.astype(_NUMERIC[kind], copy=False).reshape(shape, order="F")
 
@@ -142,7 +156,7 @@ def _skipped_name(parts: Iterator[tuple[int, memoryview]]) -> str:
     return next((_text(body) for kind, body in parts if kind in (1, 16)), "")
 
 
-def _struct(parts: Iterator[tuple[int, memoryview]], order: str, count: int) -> Struct:
+def _struct(parts: Iterator[tuple[int, memoryview]], order: str, memory: _Memory, count: int) -> Struct:
     width = struct.unpack_from(f"{order}i", _only(parts)[1])[0]
     names = bytes(_only(parts)[1])
     if width <= 0 or len(names) % width:
@@ -157,7 +171,7 @@ def _struct(parts: Iterator[tuple[int, memoryview]], order: str, count: int) -> 
             kind, body = _only(parts)
             if kind != _MATRIX:
                 raise _DamagedError(f"field {field[:40]!r} is of type {kind}, not a matrix")
-            value = _variable(body, order, nested=True)[1]
+            value = _variable(body, order, memory, nested=True)[1]
             entry[field] = None if isinstance(value, Struct) else value
         entries.append(entry)
     return Struct(fields, entries)

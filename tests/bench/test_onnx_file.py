@@ -75,6 +75,10 @@ def add_foreign_operator(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("com.evil", 1))
 
 
+def make_giants(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "ConstantOfShape"
+
+
 def define_operator(model: onnx.ModelProto) -> None:
     model.functions.add(name="Mine", domain="", input=["a"], output=["b"])
 
@@ -125,6 +129,7 @@ def test_a_file_that_keeps_its_promises_is_taken(tmp_path: Path) -> None:
         (take_colour, r"takes images of shape \[3, 8, 8\]; a file of fusebench takes \[1, S, S\]"),
         (name_otherwise, "takes and gives images_u8, logits; a file of fusebench takes images_u8 and gives"),
         (add_foreign_operator, "has an operator from outside, com.evil.Cast"),
+        (make_giants, "has an operator ConstantOfShape, whose time or memory nothing bounds"),
         (define_operator, "defines operators of its own"),
         (lose_input, "is damaged"),
         (forget_shape, "is damaged|takes images of 0 dimensions"),

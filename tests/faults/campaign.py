@@ -176,7 +176,7 @@ def _cell(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 PAGE = """\

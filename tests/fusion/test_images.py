@@ -5,6 +5,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -284,4 +285,42 @@ def test_damage_never_raises_anything_else(tmp_path: Path, data: st.DataObject) 
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
     for read in (inspect_image, read_grey_u8):
         with contextlib.suppress(UnreadableImageError):
+            read(path)
+
+
+def many_chunks() -> bytes:
+    return png(8, 8, b"").replace(chunk(b"IEND", b""), chunk(b"vpAg", b"") * 40)
+
+
+def many_scans() -> bytes:
+    content = encode(Image.fromarray(NOISE), "JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    return content[:start] + content[start:-2] * 30 + content[-2:]
+
+
+def many_segments() -> bytes:
+    content = encode(Image.fromarray(NOISE), "JPEG")
+    return content[:2] + b"\xff\xe9\x00\x02" * 40 + content[2:]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (many_chunks, "more than 20 parts in a PNG"),
+        (many_segments, "more than 20 parts in a JPEG"),
+        (many_scans, "scans in a JPEG; the limit is 30"),
+        (lambda: b"P2 1 1 255 " + b"0 " * 100, "211 bytes of text; the limit is 99"),
+        (lambda: b"P5 #" + b"x" * 2**16, "no PGM header in its first 64 KiB"),
+        (lambda: b"P5" + b" " * 2**16, "no PGM header in its first 64 KiB"),
+    ],
+)
+def test_a_file_that_would_be_read_for_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Callable[[], bytes], reason: str
+) -> None:
+    monkeypatch.setattr(images, "MAX_PARTS", 20)
+    monkeypatch.setattr(images, "MAX_TEXT_BYTES", 99)
+    path = tmp_path / "a.png"
+    path.write_bytes(content())
+    for read in (inspect_image, read_grey_u8):
+        with pytest.raises(UnreadableImageError, match=reason):
             read(path)

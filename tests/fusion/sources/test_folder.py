@@ -153,7 +153,7 @@ def test_encoding_and_size_of_the_table(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match=r"labels\.csv: line 3 is not UTF-8; save the file as UTF-8"):
         read_folder("mine", tmp_path)
     monkeypatch.setattr(inputs, "MAX_TABLE_BYTES", 10)
-    with pytest.raises(UserError, match="bytes; the limit for a csv file is 10"):
+    with pytest.raises(UserError, match="bytes; the limit is 10"):
         read_folder("mine", tmp_path)
 
 
