@@ -108,7 +108,7 @@ def finished_cells(files: dict[str, tuple[str, int]]) -> set[str]:
 
 def lost(before: dict[str, tuple[str, int]], after: dict[str, tuple[str, int]]) -> tuple[int, list[str]]:
     """Return how many finished cells were lost or written again, and a line for each finished file that was."""
-    changed = [name for name in before if after.get(name) != before[name]]
+    changed = [name for name in sorted(before) if after.get(name) != before[name]]
     cells = {cell for cell in finished_cells(before) if any(Path(name).is_relative_to(cell) for name in changed)}
     return len(cells), [
         f"{name} was finished before and is {'changed' if name in after else 'gone'}" for name in changed

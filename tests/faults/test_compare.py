@@ -66,7 +66,7 @@ def test_a_finished_cell_that_is_not_left_alone_is_lost(trial: Path, fault: str)
         os.utime(rows, ns=(1, 1))
     count, lines = lost(before, finished_files(trial))
     assert count == 1
-    assert lines[0].startswith(f"{CELL}/rows.csv was finished before")
+    assert f"{CELL}/rows.csv was finished before and is {'gone' if fault == 'gone' else 'changed'}" in lines
 
 
 def test_a_cell_that_failed_may_be_written_again(trial: Path) -> None:
