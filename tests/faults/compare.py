@@ -82,16 +82,22 @@ def differences(whole: Path, trial: Path, *, measured: bool) -> list[str]:
 def finished_files(folder: Path) -> dict[str, tuple[str, int]]:
     """Return content and time of every file of what is finished in a run's folder, by its place.
 
-    Of a cell these are the files without which it is not finished: ``measure`` adds others.
+    Of a cell these are the files without which it is not finished: ``measure`` adds others. A cell that failed, and a
+    measurement that was refused, are not finished.
     """
     found = {}
     for name in _files(folder):
-        path = Path(name)
+        path, file = Path(name), folder / name
         hidden = any(part.startswith(".") for part in path.parts) or path.name == "SHA256SUMS"
-        kept = any(fnmatchcase(name, pattern) for pattern in FINISHED) and not name.endswith("/")
-        if kept and not hidden and (path.parts[0] != "cells" or path.name in FILES):
-            file = folder / name
-            found[name] = (hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_mtime_ns)
+        if name.endswith("/") or hidden or not any(fnmatchcase(name, pattern) for pattern in FINISHED):
+            continue
+        content = file.read_bytes()
+        if path.parts[0] == "cells":
+            finished = path.name in FILES and all((file.parent / one).is_file() for one in FILES)
+        else:
+            finished = path.parts[0] != "measurements" or (path.suffix != ".txt" and b",refused," not in content)
+        if finished:
+            found[name] = (hashlib.sha256(content).hexdigest(), file.stat().st_mtime_ns)
     return found
 
 
@@ -102,7 +108,7 @@ def finished_cells(files: dict[str, tuple[str, int]]) -> set[str]:
 
 def lost(before: dict[str, tuple[str, int]], after: dict[str, tuple[str, int]]) -> tuple[int, list[str]]:
     """Return how many finished cells were lost or written again, and a line for each finished file that was."""
-    changed = [name for name in before if after.get(name) != before[name]]
+    changed = [name for name in sorted(before) if after.get(name) != before[name]]
     cells = {cell for cell in finished_cells(before) if any(Path(name).is_relative_to(cell) for name in changed)}
     return len(cells), [
         f"{name} was finished before and is {'changed' if name in after else 'gone'}" for name in changed

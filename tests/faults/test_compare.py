@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.store import FILES
+
 from .compare import differences, finished_cells, finished_files, lost
 
 ROWS = "metric,value,low,high,n\nauc,0.5,,,9\nwall_s,{seconds},,,9\n"
@@ -16,6 +18,8 @@ CELL = "cells/paper/0/model3/cnn17"
 def whole(tmp_path: Path) -> Path:
     folder = tmp_path / "whole"
     (folder / CELL).mkdir(parents=True)
+    for name in FILES:
+        (folder / CELL / name).touch()
     (folder / CELL / "rows.csv").write_text(ROWS.format(seconds=1.5), encoding="utf-8")
     (folder / "tables").mkdir()
     (folder / "tables" / "table2.csv").write_text("0.5", encoding="utf-8")
@@ -42,7 +46,7 @@ def test_a_changed_table_and_files_too_few_or_too_many_are_seen(whole: Path, tri
     shutil.rmtree(trial / CELL)
     assert differences(whole, trial, measured=False) == [
         f"{CELL}/ is missing",
-        f"{CELL}/rows.csv is missing",
+        *(f"{CELL}/{name} is missing" for name in sorted(FILES)),
         ".run.json.17.partial is left over",
         "cells/.x.replaced/ is left over",
         "tables/table2.csv differs",
@@ -62,4 +66,9 @@ def test_a_finished_cell_that_is_not_left_alone_is_lost(trial: Path, fault: str)
         os.utime(rows, ns=(1, 1))
     count, lines = lost(before, finished_files(trial))
     assert count == 1
-    assert lines[0].startswith(f"{CELL}/rows.csv was finished before")
+    assert f"{CELL}/rows.csv was finished before and is {'gone' if fault == 'gone' else 'changed'}" in lines
+
+
+def test_a_cell_that_failed_may_be_written_again(trial: Path) -> None:
+    (trial / CELL / "model.safetensors").unlink()
+    assert finished_files(trial) == {}
