@@ -191,6 +191,17 @@ def test_without_the_tests_of_the_repository_the_summary_says_so(
     assert "pytest" not in {command[0] for command in calls}
 
 
+def test_a_folder_of_tests_beside_an_installed_wheel_is_another_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_theirs.py").write_text("pytestmark = pytest.mark.gpu", encoding="utf-8")
+    monkeypatch.setattr(bench.gpu_check, "TESTS", tmp_path / "tests")
+    assert gpu_tests() == []
+    (tmp_path / "pyproject.toml").touch()
+    assert [path.name for path in gpu_tests()] == ["test_theirs.py"]
+
+
 def test_failed_cells_and_cells_of_one_protocol_alone_are_told_as_they_are() -> None:
     row = {"seed": 0, "status": "done", "subset": "all", "reason": "", "value": 2.0}
     rows = pd.DataFrame(
