@@ -58,7 +58,7 @@ def imported_modules(folder: Path) -> set[str]:
 
 def imported(*folders: str) -> set[str]:
     """Return the distributions that the files of ``folders`` import, as declared for Linux on x86-64."""
-    ours = {*PACKAGES, *(file.stem for file in (ROOT / "tests").rglob("*.py"))}
+    ours = {*PACKAGES, "tests", *(file.stem for file in (ROOT / "tests").rglob("*.py"))}
     modules = set().union(*(imported_modules(ROOT / folder) for folder in folders)) - ours - sys.stdlib_module_names
     installed = packages_distributions()
     found = set()
