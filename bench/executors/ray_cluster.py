@@ -5,16 +5,17 @@ The nodes need fusebench and its packages, but no file system in common with the
 
 import logging
 import os
+import secrets
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.executors.interface import Call, Losses, Report, Result, Tell
+from bench.executors.interface import MOST_LOSSES, Call, Losses, Report, Result, Tell
 from bench.executors.ray_node import CHUNK, RayNode
 from bench.worker import WorkerPlan
 from fusion.checksums import problems
@@ -45,16 +46,17 @@ class RayCluster:
     """
 
     def __init__(self, plan: WorkerPlan, address: str, gpus_per_cell: float | None, report: Report, tell: Tell) -> None:
-        self.ray, self.plan, self.report, self.tell = _connected(address), plan, report, tell
+        self.plan, self.report, self.tell = plan, report, tell
+        self.ray, self.token = _connected(address)
         has_gpu = any(node["Resources"].get("GPU", 0) for node in self._nodes())
         self.gpus = float(has_gpu) if gpus_per_cell is None else gpus_per_cell
         self.waiting: deque[deque[Call]] = deque()
         self.actors: list[_Actor] = []
         self.losses = Losses()
         self.given_up: deque[Result] = deque()
-        self.waited_s = 0.0
+        self.failed_starts, self.sent, self.waited_s = 0, 0, 0.0
         if not self._room():
-            self.ray.shutdown()
+            self._leave()
             raise UserError(
                 f"no node of the cluster has the {plan.threads} CPUs and {self.gpus:g} GPUs that a cell takes; "
                 "choose fewer --threads or a smaller --gpus-per-cell"
@@ -104,7 +106,11 @@ class RayCluster:
             self.ray.kill(actor.handle)
         self.actors.clear()
         self.waiting.clear()
+        self._leave()
+
+    def _leave(self) -> None:
         self.ray.shutdown()
+        _forget(self.token)
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.ray.nodes() if node["Alive"]]
@@ -129,19 +135,25 @@ class RayCluster:
     def _started(self) -> "_Actor":
         remote = self.ray.remote(concurrency_groups={"beside": 1})(_with_groups(self.ray))
         handle = remote.options(num_cpus=self.plan.threads, num_gpus=self.gpus).remote(self.plan)
-        return _Actor(handle=handle, reference=handle.open.remote())
+        return _Actor(handle=handle, reference=handle.open.remote(), sent_before=self.sent)
 
     def _open(self, actor: "_Actor") -> None:
         """Let an actor begin, or give its node the data set that it lacks, once, and ask again."""
         if self._end_of(actor):
             actor.ready = True
             return
+        if actor.sent_before < self.sent:  # meanwhile another worker, perhaps of the same node, was given it
+            actor.sent_before = self.sent
+            actor.reference = actor.handle.open.remote()
+            return
         self.tell(f"note: {self.plan.data} is sent to a node that lacks it")
         for name in FILES:
             with (self.plan.data / name).open("rb") as file:
                 while content := file.read(CHUNK):
                     self.ray.get(actor.handle.receive.remote(name, content))
-        actor.handle.keep.remote()
+        self.ray.get(actor.handle.keep.remote())
+        self.sent += 1
+        actor.sent_before = self.sent
         actor.reference = actor.handle.open.remote()
 
     def _end_of(self, actor: "_Actor") -> Any:
@@ -188,6 +200,9 @@ class RayCluster:
         self.actors.remove(actor)
         self.ray.kill(actor.handle)
         how = f"a worker was lost ({' '.join(str(error).split())[:120]})"
+        self.failed_starts = 0 if actor.ready else self.failed_starts + 1
+        if self.failed_starts == MOST_LOSSES:
+            raise UserError(f"no worker can start on the cluster: {how}, for the {MOST_LOSSES}. time")
         self.losses.settle(calls, how, self.tell, self.given_up)
         if calls:
             self.waiting.appendleft(calls)
@@ -200,6 +215,8 @@ class _Actor:
     handle: Any
     reference: Any
     """Of the call under way; at first that of ``open``."""
+    sent_before: int
+    """How often the data set had been sent to a node when this one last looked for it."""
     ready: bool = False
     calls: deque[Call] = field(default_factory=deque)
     """The first is under way."""
@@ -226,8 +243,8 @@ def _with_groups(ray: Any) -> type[RayNode]:
     return type("RayNode", (RayNode,), beside)
 
 
-def _connected(address: str) -> Any:
-    """Connect to the cluster, or start one, and return the library."""
+def _connected(address: str) -> tuple[Any, dict[str, str]]:
+    """Connect to the cluster, or start one that a token alone lets in, and return the library and the token."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of the cluster
     try:
         import ray
@@ -235,16 +252,24 @@ def _connected(address: str) -> Any:
         raise UserError("--engine ray needs Ray: pip install 'fusebench[cluster]'") from None
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
-    local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    token: dict[str, str] = {}
+    if not address and "RAY_AUTH_MODE" not in os.environ:  # its ports are open to the network
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= token
+    local: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else local)
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except Exception as error:  # it raises many kinds, Exception itself among them
+        _forget(token)
         raise UserError(
             f"no Ray cluster answers at {address or 'this machine'} ({' '.join(str(error).split())[:200]}); "
             "start one with 'ray start --head', or leave --address out"
         ) from None
     if main:
         signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and an interruption is ours to handle
-    return ray
+    return ray, token
+
+
+def _forget(token: Iterable[str]) -> None:
+    for name in token:
+        os.environ.pop(name, None)

@@ -1,5 +1,7 @@
 """Where cells are computed: the choices, and the same folder wherever."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,31 @@ def test_two_nodes_leave_the_same_folder_though_one_is_killed(
     assert content(out) == content(alone)
     assert told[0] == "note: 2 nodes, room for 2 cells at once"
     assert any("a worker was lost" in line for line in told)
+
+
+STRANGER = """
+import sys
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print("in")
+"""
+
+
+def test_a_cluster_of_this_machine_alone_lets_no_stranger_in(tmp_path: Path, tiny_toml: Path, tiny_data: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    command = [sys.executable, "-m", "bench", "run", str(tiny_toml), "--data", str(tiny_data), "--engine", "ray"]
+    command += ["--out", str(tmp_path / "run"), "--only", "model3/*", "--device", "cpu", "--no-measure", "--no-explain"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        room = run.stderr.readline()
+        assert room.startswith("note: 1 nodes, room for "), room + run.stderr.read()
+        options = [option for child in psutil.Process(run.pid).children(recursive=True) for option in child.cmdline()]
+        (address,) = {option.partition("=")[2] for option in options if option.startswith("--gcs-address=")}
+        asked = [sys.executable, "-c", STRANGER, address]
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+        _, err = run.communicate(timeout=300)
+    assert (run.returncode, answer.returncode, answer.stdout) == (0, 1, ""), err
+    assert "Failed to connect to Ray cluster" in answer.stderr
 
 
 @pytest.mark.filterwarnings("ignore")
