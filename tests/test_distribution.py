@@ -220,4 +220,5 @@ def test_an_installed_wheel_goes_from_raw_files_to_the_page(scripts: Path, tmp_p
     assert "0 failed" in call(scripts, tmp_path, "fusebench", "run", "one.toml", *run)
     assert (tmp_path / "out" / "tables" / "leaderboard.csv").stat().st_size > 0
     assert "<html" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    call(scripts, tmp_path, "fusebench", "verify", "out")
     assert "Table 6: accuracy 0.943 on fused images" in " ".join(call(scripts, tmp_path, "fusebench", "audit").split())
