@@ -180,10 +180,10 @@ NASTIES: dict[str, dict[str, Callable[[], bytes]]] = {
         "a million columns": lambda: b"path,label" + b",a" * 10**6 + b"\n",
     },
     "matrix": {
-        "a billion cells": lambda: _matrix(range(1, 30_000)),
-        "deep": lambda: b"a = " + b"[" * 10**5,
-        "endless number": lambda: b"seeds = [" + b"9" * 10**5 + b"]",
-        "dotted": lambda: b".".join([b"a"] * 10**5) + b" = 1",
+        "a billion cells": lambda: _matrix(range(1, 1_500)),
+        "deep": lambda: b"a = " + b"[" * 16_000,
+        "endless number": lambda: b"seeds = [" + b"9" * 16_000 + b"]",
+        "dotted": lambda: b".".join([b"a"] * 8_000) + b" = 1",
     },
     "prepared": {
         "images_u8.npy: code": _objects,
