@@ -19,7 +19,7 @@ from fusion.split import PROTOCOLS
 from fusion.text import one_line
 
 MATRICES = Path(__file__).parent / "matrices"
-MAXIMUM_BYTES = 2**16
+MAXIMUM_BYTES = 2**14
 """tomllib's time grows with the square of what some files hold."""
 MAXIMUM_VALUES = 100
 """Of a list: the cells of two are their product."""

@@ -21,6 +21,7 @@ from bench.paper import paper_costs
 from bench.report.read import read_measurements, read_rows, read_run
 from bench.sessions import ENGINES, NotHereError, describe_engines, require_machine
 from bench.store import cell_folder
+from fusion.checksums import forget
 from fusion.errors import DiskError, UserError
 from fusion.files import clear_leftovers, content_hash, make_folder, sole_writer, write_text
 from fusion.models import FORWARD_GMACS
@@ -146,9 +147,9 @@ def _measure_cells(
             raise
         except Exception as error:  # one cell's fault must not end the others
             reason = reason_of(error)
+            machine.keep_failure(cell, pairs, reason)
             if not isinstance(error, UserError):
                 machine.keep_trace(cell, traceback.format_exc())
-            machine.keep_failure(cell, pairs, reason)
             failed.append(f"{name}: {reason}")
             finished(f"measure {name} failed: {reason}")
         else:
@@ -198,6 +199,9 @@ class _Machine:
 
     def keep(self, cell: dict[str, Any], found: Sequence[Found], identity: str = "") -> None:
         """Write the rows of a cell in place of those it had."""
+        if (trace := self._file(cell, "error.txt")).exists():  # of an earlier attempt
+            forget(trace)
+            trace.unlink()
         common = {key: cell[key] for key in COMMON} | {"environment_hash": self.environment_hash}
         write_found(self._file(cell, "csv"), common | {"model_hash": identity}, list(found))
 

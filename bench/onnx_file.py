@@ -147,7 +147,7 @@ def _require_self_contained(model: onnx.ModelProto, path: Path) -> None:
         raise UserError(f"{path}: defines operators of its own, which no file of fusebench does")
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except Exception as error:  # the checker's own, or what comes of a message that is no text
         raise UserError(f"{path}: is damaged ({' '.join(str(error).split())[:120]})") from None
 
 

@@ -75,22 +75,22 @@ def run(
         UserError: the folder can't be written, or holds a run on other data or with other settings.
     """
     jobs = [Job(cell=c, protocol=p, seed=s) for p in protocols for s in seeds for c in cells]
-    with sole_writer(out):
-        threads = where.threads or _earlier_threads(out) or where.torch_threads()
-        plan = WorkerPlan(
-            data=prepared.root.resolve(),
-            data_hash=prepared.data_hash,
-            out=out.resolve(),
-            settings=settings,
-            threads=threads,
-        )
-        view = _View(progress, finished, sum(job.cost for job in jobs))
-        with closing(open_executor(where, prepared, plan, view.report, finished)) as executor:
-            executor.submit([Call(method="describe", arguments=(jobs,), name="the plan of the run")])
-            described = _value(executor)
-            for note in described.notes:
-                finished(f"note: {note}")
-            settings = replace(settings, loader=described.loader)
+    threads = where.threads or _earlier_threads(out) or where.torch_threads()
+    plan = WorkerPlan(
+        data=prepared.root.resolve(),
+        data_hash=prepared.data_hash,
+        out=out.resolve(),
+        settings=settings,
+        threads=threads,
+    )
+    view = _View(progress, finished, sum(job.cost for job in jobs))
+    with closing(open_executor(where, prepared, plan, view.report, finished)) as executor:
+        executor.submit([Call(method="describe", arguments=(jobs,), name="the plan of the run")])
+        described = _value(executor)
+        for note in described.notes:
+            finished(f"note: {note}")
+        settings = replace(settings, loader=described.loader)
+        with sole_writer(out), closing(executor):  # no worker writes any more when the lock is let go
             folder = _RunFolder(out, matrix, jobs, prepared, settings, described, threads, seeds)
             return _run_jobs(jobs, described, folder, executor, view)
 

@@ -59,7 +59,7 @@ def inspect_image(path: Path) -> ImageFacts:
     """Return the facts of the image at ``path`` after decoding all of it.
 
     The content decides the format, not the suffix. The limits are checked on the header, before any pixel is decoded.
-    The checksums of a PNG are verified, which its decoder alone would not do.
+    The checksums of a PNG are verified.
 
     Raises:
         UnreadableImageError: missing, too large, truncated, damaged, or not PNG, JPEG, PPM/PGM, TIFF or DICOM.
@@ -69,11 +69,7 @@ def inspect_image(path: Path) -> ImageFacts:
         if _is_dicom(file):
             pixels, mode = _decode_dicom(file)
             return ImageFacts(width=pixels.shape[1], height=pixels.shape[0], mode=mode, plain=False)
-        with _open(file) as image:
-            if image.format == "PNG":
-                image.verify()
-                if file.read(4) != _PNG_END:
-                    raise UnreadableImageError("truncated or damaged (the end of the PNG)")
+        _verify(file)
         with _open(file) as image:
             plain = _is_plain(image)
             image.load()
@@ -84,7 +80,8 @@ def read_grey_u8(path: Path) -> NDArray[np.uint8]:
     """Return the first frame of the image at ``path`` as grey values, ``[height, width]`` in 0..255.
 
     Colour becomes grey by ITU-R BT.601 (Pillow's ``L``). Alpha is dropped, never composited: in BUSI it is all on or
-    all off and carries nothing. An EXIF orientation is ignored. Deeper pixels are mapped by ``window_u8``.
+    all off and carries nothing. An EXIF orientation is ignored. Deeper pixels are mapped by ``window_u8``. The
+    checksums of a PNG are verified.
 
     Raises:
         UnreadableImageError: as ``inspect_image``.
@@ -93,6 +90,7 @@ def read_grey_u8(path: Path) -> NDArray[np.uint8]:
     with _reading(path) as file:
         if _is_dicom(file):
             return _decode_dicom(file)[0]
+        _verify(file)
         with _open(file) as image:
             if image.mode in _DEEP_MODES:
                 values = np.asarray(image, np.float64)
@@ -217,6 +215,15 @@ def _check_cost(file: BinaryIO) -> None:
             raise UnreadableImageError(f"{size} bytes of text; the limit is {MAX_TEXT_BYTES}; save it as bytes")
     if parts > MAX_PARTS:
         raise UnreadableImageError(f"more than {MAX_PARTS} parts in a {kind}")
+
+
+def _verify(file: BinaryIO) -> None:
+    """Check the checksums of a PNG, which its decoder alone would not do."""
+    with _open(file) as image:
+        if image.format == "PNG":
+            image.verify()
+            if file.read(4) != _PNG_END:
+                raise UnreadableImageError("truncated or damaged (the end of the PNG)")
 
 
 def _at(file: BinaryIO, place: int, size: int) -> bytes:

@@ -75,7 +75,7 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """End the workers; calls under way are abandoned."""
+        """End the workers; calls under way are abandoned. A second call does nothing."""
 
 
 Report = Callable[[Call, float], None]

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -252,6 +253,7 @@ def _connected(address: str) -> tuple[Any, dict[str, str]]:
         raise UserError("--engine ray needs Ray: pip install 'fusebench[cluster]'") from None
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
+    _require_listener(address)
     token: dict[str, str] = {}
     if not address and "RAY_AUTH_MODE" not in os.environ:  # its ports are open to the network
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -261,10 +263,7 @@ def _connected(address: str) -> tuple[Any, dict[str, str]]:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except Exception as error:  # it raises many kinds, Exception itself among them
         _forget(token)
-        raise UserError(
-            f"no Ray cluster answers at {address or 'this machine'} ({' '.join(str(error).split())[:200]}); "
-            "start one with 'ray start --head', or leave --address out"
-        ) from None
+        raise _no_answer(address, error) from None
     if main:
         signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and an interruption is ours to handle
     return ray, token
@@ -273,3 +272,21 @@ def _connected(address: str) -> tuple[Any, dict[str, str]]:
 def _forget(token: Iterable[str]) -> None:
     for name in token:
         os.environ.pop(name, None)
+
+
+def _require_listener(address: str) -> None:
+    """Refuse an address at which nobody listens, in seconds; Ray itself tries for minutes."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit() or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, error) from None
+
+
+def _no_answer(address: str, error: Exception) -> UserError:
+    return UserError(
+        f"no Ray cluster answers at {address or 'this machine'} ({' '.join(str(error).split())[:200]}); "
+        "start one with 'ray start --head', or leave --address out"
+    )

@@ -13,7 +13,7 @@ import pytest
 from run_folders import SMALL, cell_folder
 from safetensors import SafetensorError
 
-import bench.runner
+import bench.worker
 from bench.runner import Summary
 from bench.verify import verify
 from fusion.checksums import problems
@@ -61,7 +61,7 @@ def test_a_disk_that_gets_full_in_a_cell_ends_the_run_at_once(
     tmp_path: Path, run_tiny: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other cells would fail in the same way; what is finished stays, and the same call goes on."""
-    out, save = tmp_path / "run", bench.runner.save_torch
+    out, save = tmp_path / "run", bench.worker.save_torch
     run_tiny(out, SMALL[:1])
     told: list[str] = []
 
@@ -69,7 +69,7 @@ def test_a_disk_that_gets_full_in_a_cell_ends_the_run_at_once(
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(bench.runner, "save_torch", full)
+    monkeypatch.setattr(bench.worker, "save_torch", full)
     with pytest.raises(DiskError) as caught:
         run_tiny(out, [*SMALL, "model2/*"], finished=told.append)
     assert "can't write " in str(caught.value)
@@ -77,7 +77,7 @@ def test_a_disk_that_gets_full_in_a_cell_ends_the_run_at_once(
     assert told == []
     assert list(out.rglob(".*")) == []
     assert problems(out) == []
-    monkeypatch.setattr(bench.runner, "save_torch", save)
+    monkeypatch.setattr(bench.worker, "save_torch", save)
     assert run_tiny(out, SMALL) == Summary(done=1, found=1, failed=())
     assert [finding.kind for finding in verify(out).findings if finding.kind != "not run"] == []
 

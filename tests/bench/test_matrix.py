@@ -226,10 +226,10 @@ def test_a_faulty_matrix_is_refused_with_value_and_choices(
     [
         (b"name = ", "is not a TOML file"),
         (b"\xff\xfe", "is not a TOML file"),
-        (b"a = " + b"[" * 60_000, "is not a TOML file"),
+        (b"a = " + b"[" * 10_000, "is not a TOML file"),
         (b"seeds = [" + b"1" * 5000 + b"]", "is not a TOML file"),
         (b"name = 'x'\nname = 'y'", "is not a TOML file"),
-        (b"#" * (MAXIMUM_BYTES + 1), "is larger than 64 KiB"),
+        (b"#" * (MAXIMUM_BYTES + 1), "is larger than 16 KiB"),
         (b"", "'name' is missing"),
     ],
     ids=["cut", "not-utf8", "deep", "huge-number", "twice", "huge-file", "empty"],
@@ -309,11 +309,11 @@ patience = 5
 
 def test_a_list_without_end_is_refused_before_its_products_are_made(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    values = list(range(1, 40_000))
+    values = list(range(1, 1_500))
     path.write_text(MODEL3.format(epochs=values, batches=values), encoding="utf-8")
-    with pytest.raises(UserError, match="epochs has 39999 values; the limit is 100"):
+    with pytest.raises(UserError, match="epochs has 1499 values; the limit is 100"):
         load_matrix(str(path))
-    path.write_text(MODEL3.format(epochs=[1], batches=["x" * 10_000]), encoding="utf-8")
+    path.write_text(MODEL3.format(epochs=[1], batches=["x" * 9_000]), encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load_matrix(str(path))
     assert len(str(caught.value)) < 500

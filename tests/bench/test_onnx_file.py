@@ -186,3 +186,10 @@ def test_what_is_missing_or_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere.onnx"):
         with pytest.raises(UserError, match="there is no such file"):
             read_onnx(path)
+
+
+def test_an_operator_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "tiny.onnx")
+    path.write_bytes(path.read_bytes().replace(b"ReduceMean", b"\xff" * 10))
+    with pytest.raises(UserError, match="is damaged"):
+        read_onnx(path)

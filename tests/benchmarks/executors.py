@@ -180,7 +180,13 @@ def main() -> None:
             wall_s, peak_mib, told = run(arguments.matrix, arguments.data, folder, [*options, "--threads", "1"], kill)
             differ = differences(folder, reference)
             lines.append(f"| {engine} | {wall_s:.0f} | {peak_mib:.0f} | {len(differ)} |")
-            print(lines[-1], *differ[:5], *(line for line in told.splitlines() if line.startswith("note")), sep="\n")
+            print(
+                lines[-1],
+                *differ[:5],
+                *(line for line in told.splitlines() if line.startswith("note")),
+                sep="\n",
+                flush=True,
+            )
 
         row("one process", reference, [])
         row("--jobs 2", root / "jobs", ["--jobs", "2"])

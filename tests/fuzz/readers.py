@@ -121,7 +121,9 @@ READERS = {
     "cell, trained": Reader(make=seeds_runs.write_cells, damaged=f"cells/*/*/{CELL}/*", read=partial(_cell, CELL)),
     "cell, head": Reader(make=seeds_runs.write_cells, damaged=f"cells/*/*/{HEADED}/*", read=partial(_cell, HEADED)),
     "cell, backbone": Reader(make=seeds_runs.write_cells, damaged="features/*/*", read=partial(_cell, HEADED)),
-    "images of a run": Reader(make=seeds_runs.write_cells, damaged="images/*/test/*", read=partial(_cell, CELL)),
+    "images of a run": Reader(
+        make=seeds_runs.write_cells, damaged="images/*/test/*", read=partial(_cell, CELL), checked=True
+    ),
     "weights": Reader(make=seeds_runs.write_weights, damaged="*.safetensors", read=_weights),
     "ONNX": Reader(make=seeds_runs.write_onnx, damaged="*.onnx", read=_onnx),
 }

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from fusion.errors import UserError
+from fusion.images import UnreadableImageError
 from tests.fuzz.judge import _outcome, _watch, fingerprint
 
 
@@ -16,7 +17,7 @@ def _refuse() -> None:
 
 
 def _two_lines() -> None:
-    raise UserError("no\nno")
+    raise UnreadableImageError("no\nno")  # a UserError has no second line
 
 
 def test_the_audit_hook_sees_files_elsewhere_and_programs(tmp_path: Path) -> None:
