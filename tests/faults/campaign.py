@@ -83,7 +83,7 @@ def main() -> None:
         content = [asdict(line) | {"problems": line.problems} for line in lines.values()]
         options.json.write_text(json.dumps(content), encoding="utf-8")
     else:
-        write_text(ROOT / "docs" / "faults.md", _page(list(lines.values()), options, seconds))
+        write_text(ROOT / "docs" / "faults.md", _page(list(lines.values()), seconds))
     problems = [problem for line in lines.values() for problem in line.problems]
     _say(f"{len(planned)} faults in {seconds:.0f} s, {len(problems)} problems")
     sys.exit(1 if problems else 0)
@@ -138,7 +138,7 @@ def _make(scene: Scene, kind: str, phase: str, seed: int, slots: "SimpleQueue[st
     raise RuntimeError(f"{kind}, {phase}: the command had always ended before")
 
 
-def _page(lines: list[Line], options: argparse.Namespace, seconds: float) -> str:
+def _page(lines: list[Line], seconds: float) -> str:
     cpu = next(line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
     kills = [trial for line in lines if line.kind in KILLS for trial in line.trials]
     trials = [trial for line in lines for trial in line.trials]
