@@ -57,7 +57,7 @@ def main() -> None:
     started = time.monotonic()
     start_server()
     with tempfile.TemporaryDirectory(prefix="faults-", dir=options.folder) as folder:
-        scene = Scene(Path(folder))
+        scene = Scene(Path(folder).resolve())
         planned = _planned(options)
         for name in scene.needed({phase for _, phase, _ in planned}):
             scene.make_whole(name, fresh=not options.short)
