@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,7 @@ def main() -> None:
     started = time.monotonic()
     start_server()
     with tempfile.TemporaryDirectory(prefix="faults-", dir=options.folder) as folder:
-        scene = Scene(Path(folder))
+        scene = Scene(Path(folder).resolve())
         planned = _planned(options)
         for name in scene.needed({phase for _, phase, _ in planned}):
             scene.make_whole(name, fresh=not options.short)
@@ -82,7 +83,7 @@ def main() -> None:
         content = [asdict(line) | {"problems": line.problems} for line in lines.values()]
         options.json.write_text(json.dumps(content), encoding="utf-8")
     else:
-        write_text(ROOT / "docs" / "faults.md", _page(list(lines.values()), options, seconds))
+        write_text(ROOT / "docs" / "faults.md", _page(list(lines.values()), seconds))
     problems = [problem for line in lines.values() for problem in line.problems]
     _say(f"{len(planned)} faults in {seconds:.0f} s, {len(problems)} problems")
     sys.exit(1 if problems else 0)
@@ -137,9 +138,9 @@ def _make(scene: Scene, kind: str, phase: str, seed: int, slots: "SimpleQueue[st
     raise RuntimeError(f"{kind}, {phase}: the command had always ended before")
 
 
-def _page(lines: list[Line], options: argparse.Namespace, seconds: float) -> str:
+def _page(lines: list[Line], seconds: float) -> str:
     cpu = next(line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
-    kills = [trial for line in lines if line.kind.startswith("kill -9") for trial in line.trials]
+    kills = [trial for line in lines if line.kind in KILLS for trial in line.trials]
     trials = [trial for line in lines for trial in line.trials]
     rows = [
         "| fault | phase | times | finished cells lost | equal afterwards | what the user saw |",
@@ -156,7 +157,7 @@ def _page(lines: list[Line], options: argparse.Namespace, seconds: float) -> str
     problems = [f"- {line.kind}, {line.phase}: {_cell(one)}" for line in lines for one in line.problems]
     masks = [f"| `{pattern}` | {why} |" for pattern, (_, why) in MASKS_WHERE_MEASURED.items()]
     return PAGE.format(
-        command=f"python -m tests.faults.campaign --kills {options.kills} --seed {options.seed}",
+        command=shlex.join(["python", "-m", "tests.faults.campaign", *sys.argv[1:]]),
         machine=f"{os.cpu_count()} cores of {cpu.strip()}, Python {platform.python_version()}",
         minutes=f"{seconds / 60:.0f}",
         kills=len(kills),
@@ -182,15 +183,16 @@ def _say(text: str) -> None:
 PAGE = """\
 # The fault campaign
 
-Written by `{command}` in {minutes} minutes on {machine}; `make faults` does it again.
+Written by `{command}` in {minutes} minutes on
+{machine}; `make faults` does it again.
 
 Each fault disturbs a real command on the smallest data and matrix that have every part. Then the same command is called
 again, and everything it made is compared with what an undisturbed run made, in a process of its own: every file byte
 for byte, no file missing, none left over. Finished cells must be there with the same bytes and the same time of writing
 as before.
 
-kill -9: {kills} times, finished cells lost {lost}, equal afterwards {equal} of {kills}. All faults: {trials}, equal
-afterwards {all_equal} of {trials}.
+kill -9 at random points: {kills} times, finished cells lost {lost}, equal afterwards {equal} of {kills}. All faults:
+{trials}, equal afterwards {all_equal} of {trials}.
 
 {rows}
 

@@ -55,7 +55,7 @@ MASKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 """Pattern of a file's place -> what is compared of it, and what is left out."""
 MASKS_WHERE_MEASURED = MASKS | dict.fromkeys(
-    ("tables/table5.*", "tables/engines.*", "figures/pareto*", "index.html"),
+    ("tables/table5.*", "tables/engines.*", "tables/leaderboard.*", "figures/pareto*", "index.html"),
     (_nothing, "shows latencies; the phase report shows that it is made of the rows alone"),
 )
 """Where latencies were measured anew."""
@@ -82,8 +82,8 @@ def differences(whole: Path, trial: Path, *, measured: bool) -> list[str]:
 def finished_files(folder: Path) -> dict[str, tuple[str, int]]:
     """Return content and time of every file of what is finished in a run's folder, by its place.
 
-    Of a cell these are the files without which it is not finished: ``measure`` adds others. A cell that failed, and a
-    measurement that was refused, are not finished.
+    Of a cell these are the files without which it is not finished: ``measure`` adds others. A cell that failed is
+    not finished, nor are measurements that hold no latencies yet.
     """
     found = {}
     for name in _files(folder):
@@ -95,7 +95,7 @@ def finished_files(folder: Path) -> dict[str, tuple[str, int]]:
         if path.parts[0] == "cells":
             finished = path.name in FILES and all((file.parent / one).is_file() for one in FILES)
         else:
-            finished = path.parts[0] != "measurements" or (path.suffix != ".txt" and b",refused," not in content)
+            finished = path.parts[0] != "measurements" or b"latency_p50_ms" in content
         if finished:
             found[name] = (hashlib.sha256(content).hexdigest(), file.stat().st_mtime_ns)
     return found

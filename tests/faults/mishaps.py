@@ -52,7 +52,7 @@ def run_out_of_memory(scene: Scene, name: str, slot: str, draw: Random) -> Trial
     """Let one cell run out of memory: the others go on, and the next call does that one."""
     place = scene.begin(name, slot)
     where = "bench.cell.train" if name == "run" else "bench.measure.measure_cell"
-    ended = call(PHASES[name].command, place, _Patch(where=where, number=draw.randint(1, 2), instead=_no_memory))
+    ended = call(_unexplained(name), place, _Patch(where=where, number=draw.randint(1, 2), instead=_no_memory))
     wanted = "out of memory" if name == "run" else "MemoryError"
     return continued(scene, name, place, ended, codes=(1,), says=wanted)
 
@@ -60,7 +60,7 @@ def run_out_of_memory(scene: Scene, name: str, slot: str, draw: Random) -> Trial
 def lose_the_loss(scene: Scene, name: str, slot: str, draw: Random) -> Trial | None:
     """Let the weights of one cell begin as NaN, so that its loss is: the others go on, and the next call does it."""
     place = scene.begin(name, slot)
-    ended = call(PHASES[name].command, place, _Patch(where="bench.cell.train", number=draw.randint(1, 2), instead=_nan))
+    ended = call(_unexplained(name), place, _Patch(where="bench.cell.train", number=draw.randint(1, 2), instead=_nan))
     return continued(scene, name, place, ended, codes=(1,), says="loss")
 
 
@@ -149,6 +149,11 @@ class _Patch:
             return function(*arguments, **named)
 
         setattr(module, name, patched)
+
+
+def _unexplained(name: str) -> Sequence[str]:
+    """Return the command of a phase; where the cell to be explained fails, ``run`` would explain another instead."""
+    return [*PHASES[name].command, *(["--no-explain"] if name == "run" else [])]
 
 
 def _no_memory(*_: Any, **__: Any) -> None:
