@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: bench test lint format types benchmark gpu-check wheel clean
+.PHONY: bench test lint format types benchmark faults fuzz gpu-check wheel clean
 .DEFAULT_GOAL := bench
 
 # Set up everything and run the main job on synthetic data: no GPU, no data, no network beyond the package index.
@@ -34,6 +34,14 @@ types: $(INSTALLED)
 benchmark: $(INSTALLED)
 	FUSEBENCH_BUSI="$(BUSI)" $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --override-ini addopts="-q --strict-markers"
 
+# Faults in real processes (kill -9, signals, a full disk, ...), each continued and compared; writes docs/faults.md.
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.campaign $(ARGS)
+
+# Damaged and hostile files over every reader; fails on a crash, a hang or a silent acceptance. ARGS="--seed 7" takes others.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz.campaign --inputs 1000 $(ARGS)
+
 # On a machine with a GPU: its tests, the data path and the whole matrix, kept in results/reference/. Uses the packages
 # of the machine where there is no .venv; ARGS="--protocol both" adds options.
 gpu-check:
@@ -41,7 +49,7 @@ gpu-check:
 
 # Build the wheel and the source distribution into dist/.
 wheel: $(INSTALLED)
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist .
 
 # Remove what make made; data/ and results/ stay.
 clean:

@@ -135,6 +135,7 @@ def _parts(value: object) -> Iterator[bytes]:
 
 def _work(pipe: Connection) -> None:
     """Answer what comes through the pipe until it is closed."""
+    from fusion.checksums import SUMS, write_checksums
     from tests.fuzz.nasties import NO_FILES
     from tests.fuzz.readers import READERS
 
@@ -155,6 +156,9 @@ def _work(pipe: Connection) -> None:
         shutil.copytree(task.original, task.place, symlinks=True)
         if task.content is not None:
             (task.place / task.file).write_bytes(task.content)
+            if READERS[task.reader].renewed:
+                home = next(parent for parent in (task.place / task.file).parents if (parent / SUMS).exists())
+                write_checksums(home)
         if task.instead:
             (task.place / task.file).unlink()
             NO_FILES[task.instead](task.place / task.file)

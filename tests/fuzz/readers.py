@@ -40,6 +40,8 @@ class Reader:
     """Reads the folder, of which one file is damaged; what it returns has been checked to be of use."""
     checked: bool = False
     """The format has a checksum over all that is read, so what is damaged must be refused or read unchanged."""
+    renewed: bool = False
+    """The folder's checksums are renewed after the damage, as a stranger would who means harm."""
 
 
 def _image(_folder: Path, file: Path) -> Any:
@@ -87,6 +89,10 @@ def _cell(cell: str, folder: Path, _file: Path) -> Any:
         return [rows.predictions, model_hash(folder, place), images.numpy(), classifier(images).numpy()]
 
 
+def _cells(folder: Path, file: Path) -> Any:
+    return [_cell(cell, folder, file) for cell in (CELL, HEADED)]
+
+
 def _weights(folder: Path, _file: Path) -> Any:
     state = build_backbone("mobilenet_v2", str(folder)).state_dict()
     identity = weights_identity("mobilenet_v2", str(folder))
@@ -97,6 +103,8 @@ def _onnx(folder: Path, _file: Path) -> Any:
     return predict(folder / "model.onnx", [folder / "image.png"])
 
 
+REPORTED = partial(Reader, make=seeds_runs.write_report_run, read=_report, renewed=True)
+MEASURED = partial(Reader, make=seeds_runs.write_cells, renewed=True)
 READERS = {
     "PNG": Reader(make=seeds_images.write_pngs, damaged="*.png", read=_image, checked=True),
     "JPEG": Reader(make=seeds_images.write_jpegs, damaged="*.jpg", read=_image),
@@ -110,20 +118,20 @@ READERS = {
     "RSNA": Reader(make=seeds_images.write_rsna, damaged="*.csv", read=lambda at, _: read_rsna(at)),
     "BUSI": Reader(make=seeds_images.write_busi, damaged="*.json", read=lambda at, _: read_busi(at)),
     "matrix": Reader(make=seeds_runs.write_matrix, damaged="*.toml", read=lambda _, file: load_matrix(str(file))),
-    "prepared": Reader(make=seeds_runs.write_prepared, damaged="*.*", read=_prepared),
-    "run.json": Reader(make=seeds_runs.write_report_run, damaged="run.json", read=_report),
-    "rows": Reader(make=seeds_runs.write_report_run, damaged="cells/**/rows.csv", read=_report),
-    "history": Reader(make=seeds_runs.write_report_run, damaged="cells/**/history.csv", read=_report),
-    "predictions": Reader(make=seeds_runs.write_report_run, damaged="cells/**/*.parquet", read=_report),
-    "measurements": Reader(make=seeds_runs.write_report_run, damaged="measurements/**/*.*", read=_report),
-    "explanations": Reader(make=seeds_runs.write_report_run, damaged="explanations/**/*.csv", read=_report),
-    "straddling": Reader(make=seeds_runs.write_report_run, damaged="straddling.csv", read=_report),
-    "cell, trained": Reader(make=seeds_runs.write_cells, damaged=f"cells/*/*/{CELL}/*", read=partial(_cell, CELL)),
-    "cell, head": Reader(make=seeds_runs.write_cells, damaged=f"cells/*/*/{HEADED}/*", read=partial(_cell, HEADED)),
-    "cell, backbone": Reader(make=seeds_runs.write_cells, damaged="features/*/*", read=partial(_cell, HEADED)),
-    "images of a run": Reader(
-        make=seeds_runs.write_cells, damaged="images/*/test/*", read=partial(_cell, CELL), checked=True
-    ),
+    "prepared": Reader(make=seeds_runs.write_prepared, damaged="*.*", read=_prepared, checked=True),
+    "run.json": REPORTED(damaged="run.json"),
+    "rows": REPORTED(damaged="cells/**/rows.csv"),
+    "history": REPORTED(damaged="cells/**/history.csv"),
+    "predictions": REPORTED(damaged="cells/**/*.parquet"),
+    "measurements": REPORTED(damaged="measurements/**/*.*"),
+    "explanations": REPORTED(damaged="explanations/**/*.csv"),
+    "straddling": REPORTED(damaged="straddling.csv"),
+    "cell, trained": MEASURED(damaged=f"cells/*/*/{CELL}/*.*", read=partial(_cell, CELL)),
+    "cell, head": MEASURED(damaged=f"cells/*/*/{HEADED}/*.*", read=partial(_cell, HEADED)),
+    "cell, backbone": MEASURED(damaged="features/*/*.*", read=partial(_cell, HEADED)),
+    "images of a run": MEASURED(damaged="images/*/test/*", read=partial(_cell, CELL), checked=True),
+    "run with its checksums": REPORTED(damaged="**/*", checked=True, renewed=False),
+    "cells with their checksums": MEASURED(damaged="**/*", read=_cells, checked=True, renewed=False),
     "weights": Reader(make=seeds_runs.write_weights, damaged="*.safetensors", read=_weights),
     "ONNX": Reader(make=seeds_runs.write_onnx, damaged="*.onnx", read=_onnx),
 }

@@ -16,6 +16,7 @@ from bench.image_files import images_folder
 from bench.matrix import MATRICES
 from bench.onnx_file import INPUT, OUTPUT, classifier_metadata
 from bench.store import HISTORY_COLUMNS, PREDICTION_COLUMNS
+from fusion.checksums import record, write_checksums
 from fusion.prepare import prepare
 from fusion.sources.busi import read_busi
 from fusion.straddling import COLUMNS, KINDS
@@ -53,12 +54,15 @@ def write_report_run(folder: Path) -> None:
     history = pd.DataFrame(
         [[epoch, 0.7 / epoch, 0.5, 0.8, 0.5, 1e-3] for epoch in (1, 2)], columns=list(HISTORY_COLUMNS)
     )
-    history.to_csv(folder / "cells" / "paper" / "0" / CELL / "history.csv", index=False)
+    path = folder / "cells" / "paper" / "0" / CELL / "history.csv"
+    history.to_csv(path, index=False)
+    record(path)
     write_cell(folder, FAILED, failed("out of memory"))
     measured = [*network(), *engine("onnxruntime-cpu", p50={1: 9.0}), refused("onnxruntime-cuda", "no GPU here")]
     measure(folder, CELL, measured)
     counts = [("paper", 0, kind, "all", 9, 20, 1, 2, 3, 40) for kind in KINDS]
     pd.DataFrame(counts, columns=list(COLUMNS)).to_csv(folder / "straddling.csv", index=False)
+    record(folder / "straddling.csv")
     _explain(folder)
 
 
@@ -74,6 +78,7 @@ def _explain(folder: Path) -> None:
     images = predictions(2).assign(row=[0, 1], mask_area=0.1, mask_share=0.2, pointing_hit=1, zero_map=0, shown=[1, 0])
     images[list(IMAGE_COLUMNS)].to_csv(place / "images.csv", index=False)
     Image.fromarray(grey()).convert("RGB").save(place / "00000.png")
+    write_checksums(place)
 
 
 def write_cells(folder: Path) -> None:
@@ -108,6 +113,9 @@ def write_cells(folder: Path) -> None:
             (images / part).mkdir(parents=True, exist_ok=True)
         for number in range(4):
             Image.fromarray(grey(number, SIZE, SIZE)).save(images / "test" / f"{number:05}.png")
+        for part in (place, images):
+            write_checksums(part)
+    write_checksums(features)
 
 
 def write_weights(folder: Path) -> None:
