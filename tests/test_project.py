@@ -20,8 +20,21 @@ from bench.report.formats import to_markdown
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = {"kernels": {"fusion", "bench"}, "fusion": {"bench"}}
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "results/README.md")
-COMMANDS = re.findall(r"^    (?:\.venv/bin/)?fusebench (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "results/README.md",
+    *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+)
+COMMANDS = [
+    command
+    for document in ("README.md", "docs/cluster.md")
+    for command in re.findall(
+        r"^    (?:\.venv/bin/|.* )?fusebench ([a-z-]+ .+)$",
+        (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " "),
+        re.M,
+    )
+]
 
 
 def imported_packages(path: Path) -> set[str]:
@@ -47,12 +60,12 @@ def test_the_report_imports_no_model_code() -> None:
         assert not imported_packages(file) & {"torch", "timm", "torchvision", "nvidia"}, file
 
 
-def test_readme_shows_commands() -> None:
-    assert len(COMMANDS) >= 4
+def test_documents_show_commands() -> None:
+    assert len(COMMANDS) >= 12
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_of_the_readme_are_understood(line: str) -> None:
+def test_commands_of_the_documents_are_understood(line: str) -> None:
     group = typer.main.get_command(app)
     name, *arguments = shlex.split(line)
     assert name in group.commands  # type: ignore[attr-defined]

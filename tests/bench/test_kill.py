@@ -17,7 +17,7 @@ CELLS = 15
 LIMIT_S = 300
 """Only to end a test whose child hangs."""
 
-Start = Callable[[Path], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def start(tiny_toml: Path, tiny_data: Path) -> Iterator[Start]:
     """Start a run as a process of its own, with one thread; it is ended with the test."""
     children: list[subprocess.Popen[str]] = []
 
-    def run(out: Path) -> subprocess.Popen[str]:
+    def run(out: Path, *options: str) -> subprocess.Popen[str]:
         child = subprocess.Popen(
-            [sys.executable, "-m", "bench", *arguments(tiny_toml, tiny_data, out)],
+            [sys.executable, "-m", "bench", *arguments(tiny_toml, tiny_data, out), *options],
             cwd=Path(__file__).parents[2],
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"},
             stdout=subprocess.PIPE,
@@ -99,10 +99,17 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_tables(
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word", "options"),
+    [
+        (signal.SIGINT, 130, "interrupted", ()),
+        (signal.SIGTERM, 143, "terminated", ()),
+        (signal.SIGTERM, 143, "terminated", ("--jobs", "2")),
+    ],
 )
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, start: Start, number: int, code: int, word: str) -> None:
-    child = start(tmp_path / "run")
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, start: Start, number: int, code: int, word: str, options: tuple[str, ...]
+) -> None:
+    child = start(tmp_path / "run", *options)
     wait_for_cells(child, tmp_path / "run", 1)
     child.send_signal(number)
     child.send_signal(number)  # who is impatient leaves no half cell either
