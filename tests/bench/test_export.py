@@ -92,7 +92,9 @@ def test_the_file_takes_any_batch(exported: dict[str, Path], tiny_prepared: Prep
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_file_is_whole_and_says_what_it_is(exported: dict[str, Path], cell: str) -> None:
     path = exported[cell]
-    assert [file.name for file in path.parent.glob(f"*{path.stem}*")] == [path.name]  # no external data, nothing left
+    assert [file.name for file in path.parent.glob(f"*{path.stem}.onnx*")] == [
+        path.name
+    ]  # no external data, nothing left
     model = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     assert [one.version for one in model.opset_import if one.domain == ""] == [OPSET]

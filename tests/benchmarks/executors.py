@@ -3,7 +3,7 @@
     python -m tests.benchmarks.executors quick --data data/quick [--out FILE]
 
 Every engine computes with one thread a cell. Memory is the sum of the proportional set sizes of all processes of the
-run, Ray's own among them, sampled four times a second. Nothing else may run on the machine.
+run, Ray's own among them, sampled every two seconds. Nothing else may run on the machine.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Memory:
         self.thread.join()
 
     def _sample(self) -> None:
-        while not self.ended.wait(0.25):
+        while not self.ended.wait(2.0):
             total = 0
             for child in psutil.Process().children(recursive=True):
                 try:
