@@ -31,6 +31,7 @@ from fusion.split import split_rows
 def test_every_cell_has_its_files(whole_run: Path, cell: str, protocol: str) -> None:
     folder = cell_folder(whole_run, cell, protocol)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
         "cell.json",
         "history.csv",
         "model.safetensors",
@@ -49,6 +50,7 @@ def test_every_cell_has_its_files(whole_run: Path, cell: str, protocol: str) -> 
 
 def test_nothing_unfinished_is_left(whole_run: Path) -> None:
     assert sorted(path.name for path in whole_run.iterdir()) == [
+        "SHA256SUMS",
         "cells",
         "features",
         "images",
