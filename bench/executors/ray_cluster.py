@@ -247,17 +247,19 @@ def _with_groups(ray: Any) -> type[RayNode]:
 def _connected(address: str) -> tuple[Any, dict[str, str]]:
     """Connect to the cluster, or start one that a token alone lets in, and return the library and the token."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of the cluster
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--engine ray needs Ray: pip install 'fusebench[cluster]'") from None
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # where one is started here: the cells are what it is for
     _require_listener(address)
     token: dict[str, str] = {}
     if not address and "RAY_AUTH_MODE" not in os.environ:  # its ports are open to the network
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ |= token
+    os.environ |= token  # before Ray is imported, which reads them then
+    try:
+        import ray
+    except ImportError:
+        _forget(token)
+        raise UserError("--engine ray needs Ray: pip install 'fusebench[cluster]'") from None
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)

@@ -114,6 +114,7 @@ def test_two_processes_leave_the_same_folder_though_one_is_killed(
 def nodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A Ray cluster of two nodes on this machine, each with a CPU."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setenv("FUSEBENCH_CACHE", str(tmp_path / "cache"))
     pytest.importorskip("ray", reason="Ray is not installed")
     from ray.cluster_utils import Cluster

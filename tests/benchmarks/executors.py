@@ -56,7 +56,7 @@ class Memory:
 @contextmanager
 def two_nodes() -> Iterator[Any]:
     """Start a Ray cluster of two nodes, each with a raylet of its own."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
