@@ -13,6 +13,7 @@ from small_images import BATCH, COUNT, SIZE, needs_dali, picture, record, refuse
 from fusion import decode
 from fusion import prepare as preparing
 from fusion.catalog import ImageRecord
+from fusion.checksums import SUMS
 from fusion.decode import decode_and_resize, decode_torchvision
 from fusion.masks import MASKS
 from fusion.prepare import CATALOG, DUPLICATE_COLUMNS, DUPLICATES, IMAGES, MANIFEST, QUARANTINE, load_prepared
@@ -21,7 +22,7 @@ from fusion.prepare import CATALOG, DUPLICATE_COLUMNS, DUPLICATES, IMAGES, MANIF
 @pytest.mark.parametrize("decoder", [pytest.param("dali", marks=needs_dali), "torchvision"])
 def test_a_prepared_data_set(records: list[ImageRecord], out: Path, decoder: decode.Decoder) -> None:
     prepared = run(records, out, decoder=decoder, notes=["a remark"])
-    files = [IMAGES, MASKS, CATALOG, MANIFEST, QUARANTINE, DUPLICATES]
+    files = [IMAGES, MASKS, CATALOG, MANIFEST, QUARANTINE, DUPLICATES, SUMS]
     assert sorted(path.name for path in out.iterdir()) == sorted(files)
     assert prepared.images_u8.shape == (COUNT, 1, SIZE, SIZE)
     assert prepared.images_u8.dtype == np.uint8
