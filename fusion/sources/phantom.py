@@ -181,13 +181,16 @@ def _results(jobs: Sequence[_Job], workers: int) -> Generator[Any, None, None]:
     # Not fork: the caller may hold threads and a CUDA context.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=threadpool_limits, initargs=(1,)
-    )
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread)
     try:
         yield from pool.map(_run, jobs, chunksize=2)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Limit the libraries of this process; by now this module has loaded them, which a limit needs to find them."""
+    threadpool_limits(1)
 
 
 def _run(job: _Job) -> Any:
