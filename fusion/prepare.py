@@ -196,6 +196,7 @@ def _prepare(
     if (out / MANIFEST).exists():
         finished = load_prepared(out)
         if finished.manifest["plan_hash"] == plan:
+            clear_leftovers(out)
             if not (out / SUMS).exists():
                 write_checksums(out)
             return finished
