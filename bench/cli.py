@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> Any:
             raise
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its rest is a second error at exit
-        _refuse(f"can't write {error.filename or 'the output'}: {error.strerror}")
+        what = error.filename or "can't write the output"
+        _refuse(f"{what}: {error.strerror}")
 
 
 def _refuse(message: str) -> NoReturn:

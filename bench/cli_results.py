@@ -150,7 +150,7 @@ def measure(
     every: Annotated[bool, typer.Option("--all", help="Measure every finished cell.")] = False,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="Engine, e.g. onnxruntime-cpu; may be repeated; see below.", show_default=False),
+        typer.Option(help="Engine, e.g. onnxruntime-cpu; may be repeated; all are named above.", show_default=False),
     ] = None,
     batch: Annotated[
         list[int] | None,

@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from bench.doctor_probes import CHILDREN, CPU, CUDA, GIB, TENSORRT, Facts, one_line, run_child
+from bench.doctor_probes import CHILDREN, CPU, CUDA, GIB, TENSORRT, Facts, run_child
+from fusion.text import one_line
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -7,7 +7,6 @@ module itself imports nothing heavy, and works where torch does not.
 import ctypes
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.cores import cpu_count
+from fusion.text import one_line
 
 LIMIT_S = 120.0
 """Seconds a child may take; torch alone takes half a minute from a slow network disk."""
@@ -72,11 +72,6 @@ def facts_of(name: str, arguments: list[str]) -> Facts:
         return PROBES[name](*arguments)
     except Exception as error:
         return {"failed": one_line(f"{type(error).__name__}: {error}")}
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` as one line without colours."""
-    return " ".join(re.sub(r"\x1b\[[\d;]*m", "", text).split())
 
 
 # -- the probes ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from bench.metrics import ALL
 from bench.paper import paper_costs
 from bench.report import build_tables, write_table
 from bench.report.read import read_results, read_rows
-from bench.store import ROW_COLUMNS
+from bench.store import ROW_COLUMNS, RUN
 from fusion.errors import UserError
 from fusion.files import content_hash, make_folder, write_json, write_text
 from fusion.split import PROTOCOLS
@@ -127,7 +127,7 @@ def check(
     write_text(matrix, full_length_matrix())
     cells = "--data", prepared, "--out", run, "--protocol", protocol, "--weights", "random", *_selection(only)
     part("matrix", "bench", "run", matrix, *cells, "--no-measure")
-    if (run / "run.json").exists():
+    if (run / RUN).exists():
         keep_run(run, kept)  # measuring takes long, and may be stopped
         printed = [cell for cell in paper_costs()["cell"] if cell in chosen]
         if not printed:
@@ -140,7 +140,7 @@ def check(
             notices.append(f"{file} is of an earlier call; delete it to measure again")
         else:
             part(file.removesuffix(".csv"), "bench", "data-path", "--data", prepared, "--csv", kept / file, *kinds)
-    rows = read_rows(run) if (run / "run.json").exists() else pd.DataFrame(columns=list(ROW_COLUMNS))
+    rows = read_rows(run) if (run / RUN).exists() else pd.DataFrame(columns=list(ROW_COLUMNS))
     write_text(kept / SUMMARY, summary(machine, rows, seconds, [*failures, *notices], left_out))
     print((kept / SUMMARY).read_text(encoding="utf-8"))  # noqa: T201
     return Check(kept=kept, failures=tuple(failures))
@@ -174,7 +174,7 @@ def keep_run(run: Path, kept: Path) -> None:
     results = read_results(run)
     rows, measurements = results.rows, results.measurements
     write_text(kept / "rows.csv", rows.to_csv(index=False))
-    write_json(kept / "run.json", results.run)
+    write_json(kept / RUN, results.run)
     if len(measurements):
         write_text(kept / "measurements.csv", measurements.to_csv(index=False))
         machines = [read_environment(path.parent) for path in (run / MEASUREMENTS).glob(f"[!.]*/{ENVIRONMENT}")]

@@ -16,7 +16,7 @@ from bench.matrix import Cell, Matrix
 from bench.report.read import read_run
 from bench.report.read_straddling import STRADDLING
 from bench.run_images import write_run_images
-from bench.store import CellKey, has_backbone, is_done
+from bench.store import RUN, CellKey, has_backbone, is_done
 from bench.worker import Described, Ended, WorkerPlan, cell_key, write_failure
 from fusion.checksums import SUMS
 from fusion.errors import UserError
@@ -24,7 +24,6 @@ from fusion.files import clear_leftovers, content_hash, sole_writer, write_json,
 from fusion.prepare import Prepared
 from fusion.straddling import straddling
 
-RUN = "run.json"
 CHOSEN = ("loader", "precision", "step", "threads")
 """What ``auto`` may choose otherwise when a run is continued."""
 
@@ -91,7 +90,13 @@ def run(
             finished(f"note: {note}")
         settings = replace(settings, loader=described.loader)
         with sole_writer(out), closing(executor):  # no worker writes any more when the lock is let go
-            folder = _RunFolder(out, matrix, jobs, prepared, settings, described, threads, seeds)
+            written = _write_run(out, matrix, jobs, prepared, settings, described, threads)
+            clear_leftovers(out)
+            _write_straddling(out, prepared, written["protocols"], written["seeds"])
+            write_augmented_image(prepared, out, settings, seeds[0])
+            folder = _RunFolder(
+                out=out, prepared=prepared, settings=settings, environment=described.environment, written=written
+            )
             return _run_jobs(jobs, described, folder, executor, view)
 
 
@@ -169,25 +174,16 @@ class _View:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _RunFolder:
     """The folder of a run, opened for writing."""
 
-    def __init__(
-        self,
-        out: Path,
-        matrix: Matrix,
-        jobs: Sequence[Job],
-        prepared: Prepared,
-        settings: Settings,
-        described: Described,
-        threads: int,
-        seeds: Sequence[int],
-    ) -> None:
-        self.out, self.prepared, self.settings, self.environment = out, prepared, settings, described.environment
-        self.written = _write_run(out, matrix, jobs, prepared, settings, described, threads)
-        clear_leftovers(out)
-        _write_straddling(out, prepared, self.written["protocols"], self.written["seeds"])
-        write_augmented_image(prepared, out, settings, seeds[0])
+    out: Path
+    prepared: Prepared
+    settings: Settings
+    environment: dict[str, Any]
+    written: dict[str, Any]
+    """What ``run.json`` holds."""
 
     def key(self, job: Job, defined: dict[str, Any]) -> CellKey:
         return cell_key(job, self.prepared, self.settings, defined, self.environment)

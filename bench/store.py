@@ -40,6 +40,8 @@ HISTORY_COLUMNS = (
     "learning_rate",
 )
 """Of ``history.csv``, a line for each epoch; losses are mean cross-entropies in nats."""
+RUN = "run.json"
+"""In the folder of a run: what was run."""
 ROWS, DEFINITION, PREDICTIONS, HISTORY = "rows.csv", "cell.json", "predictions.parquet", "history.csv"
 WEIGHTS = "model.safetensors"
 FILES = (ROWS, DEFINITION, PREDICTIONS, HISTORY, WEIGHTS)

@@ -16,14 +16,13 @@ import pandas as pd
 from bench.metrics import decide, subset_values
 from bench.report.read import read_cell_rows, read_run, without_checksums
 from bench.report.read_cells import read_cell_predictions
-from bench.store import DEFINITION, PREDICTIONS, ROWS, WEIGHTS, cell_folder
+from bench.store import DEFINITION, PREDICTIONS, ROWS, RUN, WEIGHTS, cell_folder
 from fusion.checksums import SUMS, problems
 from fusion.errors import UserError
 from fusion.files import content_hash, read_json
 from fusion.lock import require_no_writer
 from fusion.prepare import MANIFEST, PREPARED_BEFORE, load_prepared
 
-RUN = "run.json"
 SAME = 1e-6
 """Relative difference of a number in the rows from the same computed anew, on whatever machine."""
 ANEW = "call the same 'fusebench run' again"

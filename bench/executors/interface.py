@@ -37,29 +37,42 @@ class Result:
     """Why it was given up: its worker was lost ``MOST_LOSSES`` times."""
 
 
-class Losses:
-    """How often each call has cost a worker its life."""
+class Work:
+    """The calls that wait for a worker, and what becomes of those whose worker was lost.
 
-    def __init__(self) -> None:
-        self.counts: Counter[Call] = Counter()
+    Args:
+        tell: told what happens to them.
+    """
 
-    def settle(self, calls: deque[Call], how: str, tell: "Tell", given_up: deque[Result]) -> None:
-        """Decide on the calls of a lost worker, the first of which was under way: made again, or given up.
+    def __init__(self, tell: "Tell") -> None:
+        self.tell = tell
+        self.waiting: deque[deque[Call]] = deque()
+        """Each is for one worker."""
+        self.given_up: deque[Result] = deque()
+        self.losses: Counter[Call] = Counter()
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Let calls wait that one worker makes, one after the other."""
+        self.waiting.append(deque(calls))
+
+    def take_back(self, calls: deque[Call], how: str) -> None:
+        """Take the calls of a lost worker back, the first of which was under way: it is made again, or given up.
 
         Args:
-            calls: of the worker; a call that is given up is taken out of them.
+            calls: of the worker, those it has not ended.
             how: the worker was lost.
-            tell: told what happens.
-            given_up: the result of a call that is given up is added.
         """
         if not calls:
-            tell(f"note: {how}; it had nothing to do")
+            self.tell(f"note: {how}; it had nothing to do")
             return
-        self.counts[calls[0]] += 1
-        if self.counts[calls[0]] < MOST_LOSSES:
-            tell(f"note: {how}; {calls[0].name} is run again")
+        self.losses[calls[0]] += 1
+        if self.losses[calls[0]] < MOST_LOSSES:
+            self.tell(f"note: {how}; {calls[0].name} is run again")
         else:
-            given_up.append(Result(call=calls.popleft(), value=None, lost=f"{how}, for the {MOST_LOSSES}. time"))
+            reason = f"{how}, for the {MOST_LOSSES}. time"
+            self.given_up.append(Result(call=calls.popleft(), value=None, lost=reason))
+        if calls:
+            self.waiting.appendleft(calls)
 
 
 class Executor(Protocol):

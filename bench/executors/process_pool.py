@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench.executors.interface import Call, Losses, Report, Result, Tell
+from bench.executors.interface import Call, Report, Result, Tell, Work
 from fusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,22 +30,20 @@ class ProcessPool:
     """
 
     def __init__(self, plan: "WorkerPlan", count: int, report: Report, tell: Tell) -> None:
-        self.plan, self.count, self.report, self.tell = plan, count, report, tell
-        self.waiting: deque[deque[Call]] = deque()
+        self.plan, self.count, self.report = plan, count, report
+        self.work = Work(tell)
         self.workers: list[_Process] = []
-        self.losses = Losses()
-        self.given_up: deque[Result] = deque()
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Hand over calls that one process makes, one after the other."""
-        self.waiting.append(deque(calls))
+        self.work.submit(calls)
 
     def next_result(self) -> Result:
         """Wait until a call has ended, and return how."""
         while True:
             self._hand_out()
-            if self.given_up:
-                return self.given_up.popleft()
+            if self.work.given_up:
+                return self.work.given_up.popleft()
             for connection in wait([worker.connection for worker in self.workers]):
                 worker = next(one for one in self.workers if one.connection is connection)
                 try:
@@ -63,26 +61,29 @@ class ProcessPool:
     def close(self) -> None:
         """End the processes; each leaves its cell as an interruption would."""
         for worker in self.workers:
-            worker.process.terminate() if worker.calls else worker.process.kill()
+            if worker.calls:
+                worker.process.terminate()
+            else:
+                worker.process.kill()
         for worker in self.workers:
             worker.process.join(END_S)
             worker.process.kill()
             worker.process.join()
             worker.connection.close()
         self.workers.clear()
-        self.waiting.clear()
+        self.work.waiting.clear()
 
     def _hand_out(self) -> None:
         """Give every process a call that has none; start processes while there is work for them."""
         for worker in self.workers:
-            if not worker.calls and self.waiting:
-                worker.calls = self.waiting.popleft()
+            if not worker.calls and self.work.waiting:
+                worker.calls = self.work.waiting.popleft()
             worker.ask()
-        while self.waiting and len(self.workers) < self.count:
+        while self.work.waiting and len(self.workers) < self.count:
             places = {worker.place for worker in self.workers}
             place = next(place for place in range(self.count) if place not in places)
             worker = _Process.started(self.plan, place)
-            worker.calls = self.waiting.popleft()
+            worker.calls = self.work.waiting.popleft()
             worker.ask()
             self.workers.append(worker)
 
@@ -93,9 +94,7 @@ class ProcessPool:
         worker.process.kill()
         worker.connection.close()
         how = f"worker process {worker.process.pid} died ({_cause(worker.process.exitcode)})"
-        self.losses.settle(worker.calls, how, self.tell, self.given_up)
-        if worker.calls:
-            self.waiting.appendleft(worker.calls)
+        self.work.take_back(worker.calls, how)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.executors.interface import MOST_LOSSES, Call, Losses, Report, Result, Tell
+from bench.executors.interface import MOST_LOSSES, Call, Report, Result, Tell, Work
 from bench.executors.ray_node import CHUNK, RayNode
 from bench.worker import WorkerPlan
-from fusion.checksums import problems
+from fusion.checksums import SUMS, problems
 from fusion.errors import UserError
 from fusion.files import replacing_folder
 from fusion.prepare import FILES
@@ -47,14 +47,11 @@ class RayCluster:
     """
 
     def __init__(self, plan: WorkerPlan, address: str, gpus_per_cell: float | None, report: Report, tell: Tell) -> None:
-        self.plan, self.report, self.tell = plan, report, tell
+        self.plan, self.report, self.tell, self.work = plan, report, tell, Work(tell)
         self.ray, self.token = _connected(address)
         has_gpu = any(node["Resources"].get("GPU", 0) for node in self._nodes())
         self.gpus = float(has_gpu) if gpus_per_cell is None else gpus_per_cell
-        self.waiting: deque[deque[Call]] = deque()
         self.actors: list[_Actor] = []
-        self.losses = Losses()
-        self.given_up: deque[Result] = deque()
         self.failed_starts, self.sent, self.waited_s = 0, 0, 0.0
         if not self._room():
             self._leave()
@@ -66,14 +63,14 @@ class RayCluster:
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Hand over calls that one actor makes, one after the other."""
-        self.waiting.append(deque(calls))
+        self.work.submit(calls)
 
     def next_result(self) -> Result:
         """Wait until a call has ended, fetch what it wrote, and return how it ended."""
         while True:
             self._hand_out()
-            if self.given_up:
-                return self.given_up.popleft()
+            if self.work.given_up:
+                return self.work.given_up.popleft()
             under_way = {actor.reference: actor for actor in self.actors if actor.reference is not None}
             done, _ = self.ray.wait(list(under_way), timeout=POLL_S)
             if not done:
@@ -100,13 +97,12 @@ class RayCluster:
 
     def close(self) -> None:
         """End the actors, remove what they wrote, and leave the cluster."""
-        with suppress(self.ray.exceptions.RayError):
-            cleared = [actor.handle.clear.remote() for actor in self.actors]
-            self.ray.wait(cleared, num_returns=len(cleared), timeout=5) if cleared else None
+        if cleared := [actor.handle.clear.remote() for actor in self.actors]:
+            self.ray.wait(cleared, num_returns=len(cleared), timeout=5)
         for actor in self.actors:
             self.ray.kill(actor.handle)
         self.actors.clear()
-        self.waiting.clear()
+        self.work.waiting.clear()
         self._leave()
 
     def _leave(self) -> None:
@@ -123,14 +119,14 @@ class RayCluster:
     def _hand_out(self) -> None:
         """Give calls to actors that have none; start actors while there is work and room for them."""
         for actor in self.actors:
-            if actor.ready and not actor.calls and self.waiting:
-                actor.calls = self.waiting.popleft()
+            if actor.ready and not actor.calls and self.work.waiting:
+                actor.calls = self.work.waiting.popleft()
             actor.ask()
         starting = sum(not actor.ready for actor in self.actors)
-        if len(self.waiting) > starting:
-            for _ in range(min(len(self.waiting) - starting, self._room() - len(self.actors))):
+        if len(self.work.waiting) > starting:
+            for _ in range(min(len(self.work.waiting) - starting, self._room() - len(self.actors))):
                 self.actors.append(self._started())
-        if not self.actors and self.waiting:
+        if not self.actors and self.work.waiting:
             raise UserError("no node of the cluster is left that has room for a cell; call the same command again")
 
     def _started(self) -> "_Actor":
@@ -148,7 +144,7 @@ class RayCluster:
             actor.reference = actor.handle.open.remote()
             return
         self.tell(f"note: {self.plan.data} is sent to a node that lacks it")
-        for name in FILES:
+        for name in (name for name in (*FILES, SUMS) if (self.plan.data / name).exists()):
             with (self.plan.data / name).open("rb") as file:
                 while content := file.read(CHUNK):
                     self.ray.get(actor.handle.receive.remote(name, content))
@@ -204,9 +200,7 @@ class RayCluster:
         self.failed_starts = 0 if actor.ready else self.failed_starts + 1
         if self.failed_starts == MOST_LOSSES:
             raise UserError(f"no worker can start on the cluster: {how}, for the {MOST_LOSSES}. time")
-        self.losses.settle(calls, how, self.tell, self.given_up)
-        if calls:
-            self.waiting.appendleft(calls)
+        self.work.take_back(calls, how)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.paper import paper_costs
-from bench.report.layout import COMPARED, METRICS, NONE, Table, compared, number, one_line
+from bench.report.layout import COMPARED, METRICS, NONE, Table, compared, number
 from bench.report.measured import (
     Case,
     Failure,
@@ -22,6 +22,7 @@ from bench.report.measured import (
     three_digits,
 )
 from bench.report.summary import union
+from fusion.text import one_line
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Those of Table 5; int8 changes the weights and stands among the engines alone."""

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from bench.explanation_rows import predictions_hash
-from bench.report.layout import NONE, Table, number, one_line
+from bench.report.layout import NONE, Table, number
 from bench.report.read import Results
 from bench.report.read_cells import CellId
 from bench.report.read_explanations import Explanation
 from bench.report.summary import mean_interval, union
+from fusion.text import one_line
 
 DECIMALS = {"mask_share": 3, "mask_area": 3, "mask_gain": 2, "pointing_hit": 3}
 HEADINGS = {"mask_share": "In lesion", "mask_area": "Even map", "mask_gain": "Gain", "pointing_hit": "Pointing hit"}

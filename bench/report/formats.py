@@ -10,9 +10,9 @@ import rich.table
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from bench.report.layout import Table, one_line
+from bench.report.layout import Table
 from fusion.files import make_folder, write_text
-from fusion.text import no_formula
+from fusion.text import no_formula, one_line
 
 BREAKS = re.compile(r"(?<=\w /) | (?=\()|(?<=\w/)(?=\w)|(?<=\w)(?=\+[a-z])|(?<=\d–)(?=\d)")
 """Where ``0.701 / 0.783 (−0.082)``, ``0.701 (0.65–0.75)`` and ``model1/resnet50+svm`` may go on in the next line."""

@@ -5,22 +5,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fusion.text import one_line
-
-__all__ = [
-    "COMPARED",
-    "METRICS",
-    "MINUS",
-    "NONE",
-    "REASON_LENGTH",
-    "Metric",
-    "Table",
-    "compared",
-    "difference",
-    "number",
-    "one_line",
-]
-
 MINUS, NONE = "−", "–"
 COMPARED = "Values: ours / paper (ours − paper)."
 REASON_LENGTH = 120

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.report.layout import NONE, REASON_LENGTH, number, one_line
+from bench.report.layout import NONE, REASON_LENGTH, number
 from bench.report.summary import union
+from fusion.text import one_line
 
 NOTHING = "nothing was measured: run 'fusebench measure RESULTS'"
 OF_A_CELL = ["protocol", "seed", "cell"]

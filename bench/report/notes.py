@@ -4,8 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.layout import REASON_LENGTH, one_line
+from bench.report.layout import REASON_LENGTH
 from bench.report.summary import Summary, union
+from fusion.text import one_line
 
 PROTOCOLS = {
     "paper": "images are pooled and augmented, then the augmented rows are split 80/20 as in the paper; copies of one "

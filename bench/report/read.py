@@ -19,15 +19,15 @@ from bench.engine_rows import (
 )
 from bench.metrics import SCORES
 from bench.report.csv_numbers import LARGEST_WHOLE, parse_numbers, read_texts
-from bench.report.layout import one_line
 from bench.report.read_cells import CellId, read_histories, read_predictions
 from bench.report.read_explanations import Explanation, read_explanations
 from bench.report.read_straddling import read_straddling
-from bench.store import ROW_COLUMNS, ROWS, require_cell
+from bench.store import ROW_COLUMNS, ROWS, RUN, require_cell
 from fusion.catalog import LABEL_NAMES
 from fusion.checksums import SUMS, require_intact
 from fusion.errors import UserError
 from fusion.files import MOST_JSON_BYTES, content_hash, regular
+from fusion.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is not JSON, or a key the report needs is missing or of the wrong type.
     """
-    path = run_dir / "run.json"
+    path = run_dir / RUN
     try:
         if path.exists():
             if not (run_dir / SUMS).exists():

@@ -16,10 +16,10 @@ from bench.explanation_rows import (
     overlay_name,
 )
 from bench.report.csv_numbers import parse_numbers, read_texts
-from bench.report.layout import one_line
 from bench.report.read_cells import CellId
 from fusion.checksums import require_intact
 from fusion.errors import UserError
+from fusion.text import one_line
 
 WHOLE = {ROWS: ("seed", "n"), IMAGES: ("row", "label", "zero_map", "shown")}
 NUMBERS = {ROWS: ("value", "low", "high"), IMAGES: ("probability", "mask_area", "mask_share", "pointing_hit")}

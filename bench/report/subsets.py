@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from bench.metrics import ALL
-from bench.report.layout import METRICS, Table, number, one_line
+from bench.report.layout import METRICS, Table, number
 from bench.report.summary import OUTCOME_COLUMNS, Summary, summarise, union
+from fusion.text import one_line
 
 SHOWN = ("accuracy", "auc")
 WORDS = 40

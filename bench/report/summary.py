@@ -11,7 +11,8 @@ from scipy.stats import t as student
 
 from bench.intervals import Z
 from bench.metrics import ALL
-from bench.report.layout import METRICS, NONE, one_line
+from bench.report.layout import METRICS, NONE
+from fusion.text import one_line
 
 Printed = dict[tuple[str, str], float]
 """Cell and metric -> the value the paper prints."""

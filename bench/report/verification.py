@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.report.layout import Table, one_line
+from bench.report.layout import Table
+from fusion.text import one_line
 
 if TYPE_CHECKING:
     from bench.verify import Finding, Verified

@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from small_onnx import small_onnx
 
-from bench.onnx_file import INPUT, OUTPUT, classifier_metadata, read_onnx, require_size
+from bench.onnx_file import read_onnx, require_size
 from fusion.errors import UserError
 
 SIZE = 8
@@ -17,23 +17,7 @@ SIZE = 8
 
 def write(path: Path, change: Callable[[onnx.ModelProto], None] = lambda _: None, batch: str | int = "batch") -> Path:
     """Write a tiny file that keeps all promises, the mean grey value by 255, after ``change``."""
-    scale = numpy_helper.from_array(np.array([255.0], dtype=np.float32), "scale")
-    axes = numpy_helper.from_array(np.array([1, 2, 3], dtype=np.int64), "axes")
-    nodes = [
-        helper.make_node("Cast", [INPUT], ["grey"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["grey", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "scale"], [OUTPUT]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, 1, SIZE, SIZE])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [batch])],
-        [scale, axes],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    facts = classifier_metadata("cnn17", SIZE, "fp32")
-    helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
+    model = small_onnx(SIZE, batch)
     change(model)
     path.write_bytes(model.SerializeToString())
     return path

@@ -13,9 +13,9 @@ from page_runs import ALERT, FAILED, GOOD, HOSTILE_CELL, REASON, SOURCE, Page, w
 from report_rows import scores, tables_of, write_cell, write_run
 
 from bench.report import audit_tables, write_report
-from bench.report.layout import one_line
 from bench.report.page.provenance import Anchors
 from bench.report.page.render import embedded_json
+from fusion.text import one_line
 
 
 @pytest.fixture(autouse=True, scope="module")

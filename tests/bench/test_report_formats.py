@@ -13,8 +13,9 @@ from report_rows import failed, printed, tables_of, write_cell, write_run
 
 from bench.report import Table, write_table, write_tables
 from bench.report.formats import to_csv, to_latex, to_markdown
-from bench.report.layout import compared, difference, number, one_line
+from bench.report.layout import compared, difference, number
 from fusion.errors import UserError
+from fusion.text import one_line
 
 HOSTILE = [
     "=cmd|' /C calc'!A0",

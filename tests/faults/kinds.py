@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from random import Random
 
 from .kills import jump, kill_a_fresh_process, kill_at_a_time, kill_before_a_change, send
-from .mishaps import can_mount, change_a_file, fill_the_disk, kill_under, lacks, lose_the_loss, run_out_of_memory
+from .mishaps import (
+    can_mount,
+    change_a_file,
+    fill_the_disk,
+    kill_a_ray_node,
+    kill_under,
+    lacks_ray,
+    lose_the_loss,
+    run_out_of_memory,
+)
 from .scene import PHASES, Scene
 from .trial import Trial
 
@@ -39,13 +48,10 @@ KINDS = {
     "out of memory in a cell": Kind(make=run_out_of_memory, short="run", phases=("run", "measure")),
     "NaN loss in a cell": Kind(make=lose_the_loss, phases=("run",)),
     "a file changes while it is read": Kind(make=change_a_file, short="report", phases=("run", "report"), times=8),
-    "kill -9 of the head of --jobs 2": Kind(make=kill_under(JOBS, ""), phases=("run",), times=2, needs=lacks("jobs")),
-    "kill -9 of a worker of --jobs 2": Kind(
-        make=kill_under(JOBS, "spawn_main"), phases=("run",), times=2, needs=lacks("jobs")
-    ),
-    "kill -9 of a worker of Ray": Kind(
-        make=kill_under(RAY, "ray::"), phases=("run",), times=1, needs=lacks("engine", "ray")
-    ),
+    "kill -9 of the head of --jobs 2": Kind(make=kill_under(JOBS, ""), phases=("run",), times=2),
+    "kill -9 of a worker of --jobs 2": Kind(make=kill_under(JOBS, "spawn_main"), phases=("run",), times=2),
+    "kill -9 of a worker of Ray": Kind(make=kill_under(RAY, "ray::"), phases=("run",), times=1, needs=lacks_ray),
+    "kill -9 of a Ray node": Kind(make=kill_a_ray_node, phases=("run",), times=1, needs=lacks_ray),
 }
 KILLS = tuple(KINDS)[:2]
 """Those that share the number of kills."""

@@ -1,6 +1,5 @@
 """Faults that leave the process alive, or take only a part of it: the disk, the memory, the loss, files, a worker."""
 
-import inspect
 import os
 import shutil
 import signal
@@ -16,14 +15,13 @@ from typing import Any
 
 import psutil
 
-import bench.cli_results
-
 from .processes import AtFileOperation, call, call_fresh, kill
 from .scene import PHASES, Scene
 from .trial import Trial, continued
 
 DISTURBED = (0, 1, 2)
 """Exit codes where a fault may come too early or too late to be noticed: what counts is what comes of it."""
+RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 WAYS = ("cut in half", "emptied", "overwritten", "removed", "replaced")
 
 
@@ -113,15 +111,30 @@ def kill_under(options: Sequence[str], part: str) -> Callable[[Scene, str, str, 
     return make
 
 
-def lacks(option: str, package: str = "") -> Callable[[], str]:
-    """Return what tells why ``run`` can't be called with an option; that tells nothing where it can."""
+def kill_a_ray_node(scene: Scene, name: str, slot: str, draw: Random) -> Trial | None:
+    """Kill the second of two Ray nodes, each with a raylet of its own, while it computes."""
+    from ray.cluster_utils import Cluster
 
-    def reason() -> str:
-        if option not in inspect.signature(bench.cli_results.run).parameters:
-            return f"this version has no --{option}"
-        return f"{package} is not installed" if package and not find_spec(package) else ""
+    place, killed = scene.begin(name, slot), []
+    cluster = Cluster(initialize_head=True, head_node_args=RAY_NODE | {"include_dashboard": False})
+    node = cluster.add_node(**RAY_NODE)
 
-    return reason
+    def strike(_: int) -> None:
+        killed.append(node)
+        cluster.remove_node(node, allow_graceful=False)
+
+    options = ("--engine", "ray", "--address", cluster.address, "--threads", "1")
+    after_s = draw.uniform(1.5, 3) * scene.whole[name].fresh_seconds
+    try:
+        ended = call_fresh([*PHASES[name].command, *options], place, after_s=after_s, strike=strike)
+    finally:
+        cluster.shutdown()
+    return continued(scene, name, place, ended, codes=(0,)) if killed else None
+
+
+def lacks_ray() -> str:
+    """Return why Ray's faults can't be made here; empty where they can."""
+    return "" if find_spec("ray") else "Ray is not installed"
 
 
 @dataclass(frozen=True, kw_only=True)

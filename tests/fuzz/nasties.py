@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tests.fuzz.seeds_images import grey
-from tests.fuzz.seeds_runs import tiny_onnx
+from tests.fuzz.seeds_runs import SIZE, small_onnx
 
 BIG = 65535
 
@@ -116,7 +116,7 @@ def with_node(kind: str, inputs: list[str], outputs: list[str], /, **attributes:
     """Return a model with one more operator, whose answer its own is added to."""
 
     def content() -> bytes:
-        model = tiny_onnx()
+        model = small_onnx(SIZE)
         model.graph.initializer.append(numpy_helper.from_array(np.array([2**20, 2**14], dtype=np.int64), "giant"))
         model.graph.initializer.append(numpy_helper.from_array(np.array(2**62, dtype=np.int64), "trips"))
         model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))

@@ -5,16 +5,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pandas as pd
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from bench.explanation_rows import EXPLANATION_COLUMNS, EXPLANATION_METRICS, IMAGE_COLUMNS, explanation_folder
 from bench.extract import features_folder
 from bench.image_files import images_folder
 from bench.matrix import MATRICES
-from bench.onnx_file import INPUT, OUTPUT, classifier_metadata
 from bench.store import HISTORY_COLUMNS, PREDICTION_COLUMNS
 from fusion.checksums import record, write_checksums
 from fusion.prepare import prepare
@@ -26,6 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "bench"))  # pytest finds these 
 
 from measured_rows import engine, measure, network, refused
 from report_rows import DATA_HASH, failed, predictions, scores, write_cell, write_run
+from small_onnx import small_onnx
 
 SIZE = 32
 CELL, HEADED, FAILED = "model3/cnn17+e25+b64", "model1/mobilenet_v2+lr", "model2/resnet50+sgdm"
@@ -128,28 +126,7 @@ def write_weights(folder: Path) -> None:
     save_file(dict(state), folder / f"{BACKBONES['mobilenet_v2'].timm_name}.safetensors")
 
 
-def tiny_onnx() -> onnx.ModelProto:
-    """Return a model that keeps all promises of an exported file: the mean grey value by 255."""
-    constants = [np.array([255.0], dtype=np.float32), np.array([1, 2, 3], dtype=np.int64)]
-    nodes = [
-        helper.make_node("Cast", [INPUT], ["grey"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["grey", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "scale"], [OUTPUT]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", 1, SIZE, SIZE])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch"])],
-        [numpy_helper.from_array(one, name) for one, name in zip(constants, ("scale", "axes"), strict=True)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    facts = classifier_metadata("cnn17", SIZE, "fp32")
-    helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
-    return model
-
-
 def write_onnx(folder: Path) -> None:
     """Write an exported model and an image for it."""
-    (folder / "model.onnx").write_bytes(tiny_onnx().SerializeToString())
+    (folder / "model.onnx").write_bytes(small_onnx(SIZE).SerializeToString())
     Image.fromarray(grey()).save(folder / "image.png")

@@ -16,13 +16,14 @@ from bench.report.figures.roc import draw_roc
 from bench.report.figures.samples import draw_augmentation, draw_samples
 from bench.report.figures.style import Drawing, LeftOutError, add_head, styled
 from bench.report.figures.training import draw_training
-from bench.report.layout import Table, one_line
+from bench.report.layout import Table
 from bench.report.notes import RANDOM_WEIGHTS, labels, phantom_notes
 from bench.report.read import Results
 from bench.report.summary import union
 from bench.report.tables import MARKED
 from fusion.checksums import forget, record
 from fusion.files import make_folder, replacing, write_text
+from fusion.text import one_line
 
 __all__ = ["FIGURES", "Figure", "write_figures"]
 

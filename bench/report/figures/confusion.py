@@ -11,8 +11,9 @@ from matplotlib.patches import Rectangle
 
 from bench.report.curves import family
 from bench.report.figures.style import GREY, WIDTH, Drawing, LeftOutError, cell_name, in_run_order, new_canvas
-from bench.report.layout import NONE, Table, one_line
+from bench.report.layout import NONE, Table
 from bench.report.read import Results
+from fusion.text import one_line
 
 COLUMNS = 8
 MOST_CELLS = 120

@@ -21,9 +21,10 @@ from bench.report.figures.style import (
     cell_name,
     new_canvas,
 )
-from bench.report.layout import Table, one_line
+from bench.report.layout import Table
 from bench.report.measured import three_digits
 from bench.report.read import Results
+from fusion.text import one_line
 
 MOST_CELLS = 60
 FAMILIES = {"model1": (BLUE, "o"), "model2": (VERMILLION, "s"), "model3": (GREEN, "^"), "baseline": (ORANGE, "v")}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.image_files import AUGMENTATION, AUGMENTATION_FACTS, images_folder, row_file
 from bench.report.figures.style import Drawing, LeftOutError, clear, panels
-from bench.report.layout import Table, one_line
+from bench.report.layout import Table
 from bench.report.read import Results
 from bench.store import cell_folder
 from fusion.catalog import LABEL_NAMES
@@ -20,6 +20,7 @@ from fusion.checksums import require_intact
 from fusion.errors import UserError
 from fusion.files import read_json
 from fusion.images import UnreadableImageError, read_grey_u8
+from fusion.text import one_line
 
 EACH = 3
 """Images of a source and class."""

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from bench.paper import PRINTED_NAMES
-from bench.report.layout import one_line
 from bench.report.summary import union
+from fusion.text import one_line
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY, LIGHT = "#222222", "#767676", "#D0D0D0"

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.report.comparisons import MODALITY
-from bench.report.layout import NONE, Table, number, one_line
+from bench.report.layout import NONE, Table, number
 from bench.report.read import Results
 from bench.report.summary import union
+from fusion.text import one_line
 
 
 def facts(results: Results) -> tuple[tuple[str, str], ...]:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, zip_longest
 from typing import Any
 
-from bench.report.layout import number, one_line
+from bench.report.layout import number
 from bench.report.page.render import Picture
 from bench.report.read_cells import CellId
 from fusion.catalog import LABEL_NAMES
+from fusion.text import one_line
 
 
 def explanation_pictures(explanations: Mapping[CellId, Any]) -> list[Picture]:

@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from bench.report.curves import SEEDS_RULE, family, pareto_points, roc_points
-from bench.report.layout import NONE, Table, number, one_line
+from bench.report.layout import NONE, Table, number
 from bench.report.measured import three_digits
 from bench.report.page.provenance import Origin
 from bench.report.page.views import View, view
 from bench.report.read import Results
 from bench.report.summary import union
+from fusion.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)

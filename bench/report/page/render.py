@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from bench.report.layout import Table, one_line
+from bench.report.layout import Table
 from bench.report.page.findings import facts, findings
 from bench.report.page.plots import Plot, cost_plots, roc_plots
 from bench.report.page.provenance import (
@@ -30,6 +30,7 @@ from bench.report.page.views import View, badge, common_notes, is_warning, view
 from bench.report.read import Results
 from fusion.errors import UserError
 from fusion.files import write_text
+from fusion.text import one_line
 
 if TYPE_CHECKING:  # drawing them imports matplotlib, which a page does not need
     from bench.report.figures import Figure
