@@ -53,13 +53,14 @@ class RayCluster:
         self.gpus = float(has_gpu) if gpus_per_cell is None else gpus_per_cell
         self.actors: list[_Actor] = []
         self.failed_starts, self.sent, self.waited_s = 0, 0, 0.0
-        if not self._room():
+        rooms = [room for room in self._rooms() if room]
+        if not rooms:
             self._leave()
             raise UserError(
                 f"no node of the cluster has the {plan.threads} CPUs and {self.gpus:g} GPUs that a cell takes; "
                 "choose fewer --threads or a smaller --gpus-per-cell"
             )
-        tell(f"note: {len(self._nodes())} nodes, room for {self._room()} cells at once")
+        tell(f"note: the cluster has room for {sum(rooms)} cells at once (nodes: {len(rooms)})")
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Hand over calls that one actor makes, one after the other."""
@@ -112,9 +113,9 @@ class RayCluster:
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.ray.nodes() if node["Alive"]]
 
-    def _room(self) -> int:
-        """Return how many cells the nodes have room for."""
-        return sum(_room_of(node["Resources"], self.plan.threads, self.gpus) for node in self._nodes())
+    def _rooms(self) -> list[int]:
+        """Return how many cells each node has room for."""
+        return [_room_of(node["Resources"], self.plan.threads, self.gpus) for node in self._nodes()]
 
     def _hand_out(self) -> None:
         """Give calls to actors that have none; start actors while there is work and room for them."""
@@ -124,7 +125,7 @@ class RayCluster:
             actor.ask()
         starting = sum(not actor.ready for actor in self.actors)
         if len(self.work.waiting) > starting:
-            for _ in range(min(len(self.work.waiting) - starting, self._room() - len(self.actors))):
+            for _ in range(min(len(self.work.waiting) - starting, sum(self._rooms()) - len(self.actors))):
                 self.actors.append(self._started())
         if not self.actors and self.work.waiting:
             raise UserError("no node of the cluster is left that has room for a cell; call the same command again")

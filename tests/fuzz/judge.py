@@ -203,7 +203,7 @@ def _watch(event: str, arguments: tuple[Any, ...], allowed: list[Path], seen: li
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if isinstance(flags, int) else "r" not in (mode or "r")
         if writes and isinstance(path, str | bytes | os.PathLike):
             _inside(event, path, allowed, seen)
-    elif event in WRITES:
+    elif event in WRITES and not isinstance(arguments[0], int):  # a number is of a file whose opening was seen
         folder = next(iter(arguments[WRITES[event] :]), -1)
         folder = os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else ""
         _inside(event, os.path.join(folder, os.fsdecode(arguments[0])), allowed, seen)

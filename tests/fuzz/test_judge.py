@@ -29,6 +29,8 @@ def test_the_audit_hook_sees_files_elsewhere_and_programs(tmp_path: Path) -> Non
         ("open", (inside / ".." / "a", "w", os.O_WRONLY | os.O_CREAT), True),
         ("os.mkdir", (inside / "b", 0o777, -1), False),
         ("os.remove", (tmp_path / "b", -1), True),
+        ("os.truncate", (tmp_path / "b", 0), True),
+        ("os.truncate", (3, 0), False),
         ("subprocess.Popen", ("touch", ["touch"], None, None), True),
         ("pickle.find_class", ("os", "system"), True),
     ):
