@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -246,6 +247,11 @@ def _connected(address: str) -> tuple[Any, dict[str, str]]:
     _require_listener(address)
     token: dict[str, str] = {}
     if not address and "RAY_AUTH_MODE" not in os.environ:  # its ports are open to the network
+        if "ray" in sys.modules:
+            raise UserError(
+                "this process has imported Ray already, too late for the token of a cluster that is started here; "
+                "start one with 'ray start --head' and name its --address"
+            )
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ |= token  # before Ray is imported, which reads them then
     try:

@@ -160,7 +160,8 @@ def test_two_nodes_leave_the_same_folder_though_one_is_killed(
 
 
 STRANGER = """
-import sys
+import os, sys
+os.environ["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # of 20, a second each
 import ray
 ray.init(address=sys.argv[1], log_to_driver=False)
 print("in")

@@ -14,7 +14,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +118,13 @@ def _content(path: Path) -> Any:
     return path.read_bytes()
 
 
-def seconds_per_cell(data: Path, out: Path) -> dict[str, float]:
-    """Return what a cell that computes next to nothing costs under each engine with one worker."""
+def seconds_of(data: Path, out: Path) -> dict[str, tuple[float, float, float]]:
+    """Return what engines with one worker take for cells that compute next to nothing.
+
+    Returns:
+        Engine -> seconds until the first worker is ready; seconds per cell where more wait; and where none waits, so
+        that nothing is fetched while the next one computes.
+    """
     from bench.cell import Job, Settings
     from bench.executors import Call, Where, open_executor
     from bench.executors.process_pool import ProcessPool
@@ -143,6 +150,7 @@ def seconds_per_cell(data: Path, out: Path) -> dict[str, float]:
 
     found = {}
     for name in ("in this process", "process pool", "Ray"):
+        started = time.perf_counter()
         if name == "process pool":
             executor: Any = ProcessPool(plan(name), 1, nothing, nothing)
         else:
@@ -154,12 +162,20 @@ def seconds_per_cell(data: Path, out: Path) -> dict[str, float]:
             Call(method="run", arguments=(job, defined), name=job.name)
             for job, defined in zip(jobs, described.definitions, strict=True)
         ]
-        executor.submit(calls)
+        start_s = time.perf_counter() - started
+        waiting, alone = calls[1 : CELLS // 2], calls[CELLS // 2 :]
+        executor.submit(calls[:1])
         executor.next_result()  # what is imported at the first is not the engine's
         started = time.perf_counter()
-        for _ in calls[1:]:
+        executor.submit(waiting)
+        for _ in waiting:
             executor.next_result()
-        found[name] = (time.perf_counter() - started) / (CELLS - 1)
+        waiting_s = (time.perf_counter() - started) / len(waiting)
+        started = time.perf_counter()
+        for call in alone:
+            executor.submit([call])
+            executor.next_result()
+        found[name] = (start_s, waiting_s, (time.perf_counter() - started) / len(alone))
         executor.close()
     return found
 
@@ -196,10 +212,15 @@ def main() -> None:
             node = next(iter(cluster.worker_nodes))
             kill = lambda: cluster.remove_node(node, allow_graceful=False)  # noqa: E731
             row("Ray, one node killed", root / "killed", ["--engine", "ray", "--address", cluster.address], kill)
-        seconds = seconds_per_cell(arguments.data, root / "overhead")
-    lines += ["", "| engine, one worker | s per cell | above this process |", "| :--- | ---: | ---: |"]
-    least = seconds["in this process"]
-    lines += [f"| {name} | {value:.3f} | {value - least:+.3f} |" for name, value in seconds.items()]
+        # in a process of its own: this one has imported Ray, and can no longer start a cluster with a token
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            seconds = pool.submit(seconds_of, arguments.data, root / "overhead").result()
+    lines += [
+        "",
+        "| engine, one worker | start, s | s per cell, more waiting | s per cell, none waiting |",
+        "| :--- | ---: | ---: | ---: |",
+        *(f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |" for name, values in seconds.items()),
+    ]
     print("", *lines, sep="\n")
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
