@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -190,3 +191,12 @@ def test_without_a_cluster_there_is_one_line(tmp_path: Path, run_tiny: RunTiny) 
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.raises(UserError, match=r"^no Ray cluster answers at 127\.0\.0\.1:1 .*with 'ray start --head'"):
         run_tiny(tmp_path / "run", where=Where(engine="ray", address="127.0.0.1:1"))
+
+
+def test_a_cluster_without_its_token_is_not_started(
+    tmp_path: Path, run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))  # it has read its settings
+    with pytest.raises(UserError, match=r"^this process has imported Ray already, .*name its --address$"):
+        run_tiny(tmp_path / "run", where=Where(engine="ray"))
