@@ -131,7 +131,10 @@ def run(
                 failed += _explain(out, Explaining(every=False, images=RUN_SHOWN, device=device))
             except UserError as error:
                 failed += (f"explain: {error}",)
-    _report(out, ("leaderboard", *(("table5", "engines") if measured else ())))
+    try:
+        _report(out, ("leaderboard", *(("table5", "engines") if measured else ())))
+    except UserError as error:  # another call may be writing it
+        failed += (f"report: {error}",)
     console.print(
         f"{summary.done} cells done, {summary.found} found finished, {len(summary.failed)} failed", highlight=False
     )

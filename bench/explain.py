@@ -33,7 +33,7 @@ from bench.overlay import overlay
 from bench.report.read import read_rows, read_run
 from bench.report.read_explanations import read_explanation
 from bench.run_images import TestRows, find_test_rows
-from bench.store import cell_folder
+from bench.store import OF_REPORT, cell_folder
 from bench.train import choose_device
 from fusion.errors import DiskError, UserError
 from fusion.files import clear_leftovers, content_hash, file_hash, replacing_folder, sole_writer
@@ -113,7 +113,7 @@ def explain(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable
     work = [FORWARD_GMACS[cell["network"]] + 1 for cell in cells]  # beside its arithmetic each has its files
     done, explained, failed = 0.0, 0, []
     with sole_writer(run_dir):
-        clear_leftovers(run_dir)
+        clear_leftovers(run_dir, but=OF_REPORT)
         for cell, cost in zip(cells, work, strict=True):
             name = f"{cell['protocol']}/{cell['seed']}/{cell['cell']}"
 

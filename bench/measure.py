@@ -20,7 +20,7 @@ from bench.measure_cell import Pair, measure_cell, network_facts
 from bench.paper import paper_costs
 from bench.report.read import read_measurements, read_rows, read_run
 from bench.sessions import ENGINES, NotHereError, describe_engines, require_machine
-from bench.store import cell_folder
+from bench.store import OF_REPORT, cell_folder
 from fusion.checksums import forget
 from fusion.errors import DiskError, UserError
 from fusion.files import clear_leftovers, content_hash, make_folder, sole_writer, write_text
@@ -108,7 +108,7 @@ def measure(run_dir: Path, plan: Plan, *, progress: Progress, finished: Callable
         synthetic_sources=run["data"]["synthetic_sources"],
     )
     with sole_writer(run_dir):
-        clear_leftovers(run_dir)
+        clear_leftovers(run_dir, but=OF_REPORT)
         machine = _Machine(run_dir, environment)
         for cell in done:
             if not machine.has(cell):
@@ -200,8 +200,8 @@ class _Machine:
     def keep(self, cell: dict[str, Any], found: Sequence[Found], identity: str = "") -> None:
         """Write the rows of a cell in place of those it had."""
         if (trace := self._file(cell, "error.txt")).exists():  # of an earlier attempt
-            forget(trace)
             trace.unlink()
+            forget(trace)
         common = {key: cell[key] for key in COMMON} | {"environment_hash": self.environment_hash}
         write_found(self._file(cell, "csv"), common | {"model_hash": identity}, list(found))
 

@@ -12,7 +12,8 @@ from bench.metrics import decide
 from bench.onnx_file import CLASSES, read_onnx
 from bench.report.notes import RANDOM_WEIGHTS, phantom_notes
 from bench.sessions import RefusedError, open_onnx
-from fusion.checksums import SUMS, require_intact
+from bench.store import DEFINITION
+from fusion.checksums import require_intact
 from fusion.cores import cpu_count
 from fusion.errors import UserError
 
@@ -37,7 +38,7 @@ def predict(
     Raises:
         UserError: the model is not what an exported file promises to be, or can't be run.
     """
-    if (model.parent / SUMS).exists():  # in the cell's folder; a file that was copied elsewhere has no checksum
+    if (model.parent / DEFINITION).exists():  # in the cell's folder; a file that was copied elsewhere has no checksum
         require_intact(model, way_out="delete it and call 'fusebench measure' again")
     exported = read_onnx(model)
     try:

@@ -56,7 +56,7 @@ class TestRows:
     """[R] bool: rows that are the image itself, whose pixels in the file are exactly those the run has seen."""
 
 
-def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings) -> None:
+def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings, checked: set[Path]) -> None:
     """Write a finished cell's test rows with their masks, and its calibration rows, as files, unless they are there.
 
     Args:
@@ -64,11 +64,15 @@ def write_run_images(job: Job, prepared: Prepared, out: Path, settings: Settings
         prepared: the data set of the run.
         out: the run's folder.
         settings: with the loader that is meant.
+        checked: folders that this call has found whole or written; those of the cell are added.
 
     Raises:
         UserError: they can't be written.
     """
     folder = _folder(out, cell_folder(out, job.protocol, job.seed, job.cell.name))
+    if folder in checked:  # by the hash of what decides their pixels: other cells share them
+        return
+    checked.add(folder)
     split = rows_of(job.cell, prepared, job.protocol, job.seed)
     count = min(CALIBRATION_ROWS, len(split.train))
     chosen = np.random.default_rng(job.seed).choice(len(split.train), count, replace=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bench.matrix import Cell, Matrix
 from bench.report.read import read_run
 from bench.report.read_straddling import STRADDLING
 from bench.run_images import write_run_images
-from bench.store import RUN, CellKey, has_backbone, is_done
+from bench.store import OF_REPORT, RUN, CellKey, has_backbone, has_cells, is_done
 from bench.worker import Described, Ended, WorkerPlan, cell_key, write_failure
 from fusion.checksums import SUMS
 from fusion.errors import UserError
@@ -91,7 +91,7 @@ def run(
         settings = replace(settings, loader=described.loader)
         with sole_writer(out), closing(executor):  # no worker writes any more when the lock is let go
             written = _write_run(out, matrix, jobs, prepared, settings, described, threads)
-            clear_leftovers(out)
+            clear_leftovers(out, but=OF_REPORT)
             _write_straddling(out, prepared, written["protocols"], written["seeds"])
             write_augmented_image(prepared, out, settings, seeds[0])
             folder = _RunFolder(
@@ -184,6 +184,8 @@ class _RunFolder:
     environment: dict[str, Any]
     written: dict[str, Any]
     """What ``run.json`` holds."""
+    checked: set[Path] = field(default_factory=set)
+    """Folders of test rows."""
 
     def key(self, job: Job, defined: dict[str, Any]) -> CellKey:
         return cell_key(job, self.prepared, self.settings, defined, self.environment)
@@ -191,7 +193,7 @@ class _RunFolder:
     def write_images(self, job: Job) -> None:
         """Write the test rows of a finished cell, unless they are there."""
         if job.cell.network:
-            write_run_images(job, self.prepared, self.out, self.settings)
+            write_run_images(job, self.prepared, self.out, self.settings, self.checked)
 
     def add_environment(self, environment: dict[str, Any]) -> None:
         """Keep what a cell was computed on."""
@@ -234,8 +236,6 @@ def _write_run(
     if (out / RUN).exists():
         earlier = read_run(out)
         for name, value in same.items():
-            if name == "threads" and name not in earlier:  # of an earlier version, which did not say
-                continue
             if earlier.get(name) != value:
                 also = f", or --{name} {earlier.get(name)}" if name in CHOSEN else ""
                 raise UserError(
@@ -250,8 +250,12 @@ def _write_run(
         for name in ("cells", "protocols", "seeds"):
             grown[name] = list(dict.fromkeys([*earlier[name], *grown[name]]))
         grown["environments"] = {**earlier["environments"], **grown["environments"]}
-    # a killed call may have left .run.json.*; where run.json was deleted as damaged, its checksum is still there
-    elif not (out / SUMS).exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+    # a killed call may have left .run.json.*; where run.json was deleted as damaged, checksums or cells are still there
+    elif (
+        not (out / SUMS).exists()
+        and not has_cells(out)
+        and any(not path.name.startswith(".") for path in out.iterdir())
+    ):
         raise UserError(f"{out} is not empty and is not a run's folder; choose another --out")
     written = {**same, **grown}
     write_json(out / RUN, written, recorded=True)

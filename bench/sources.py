@@ -6,6 +6,7 @@ from pathlib import Path
 from fusion.catalog import ImageRecord
 from fusion.errors import UserError
 from fusion.files import file_hash
+from fusion.prepare import BMODE
 from fusion.sources.busi import read_busi
 from fusion.sources.folder import read_folder
 from fusion.sources.oasbud import read_oasbud
@@ -53,7 +54,7 @@ def read_sources(
         found.append(read_busi(busi))
     if oasbud:
         # Named by content, so that another file never overwrites the images of a finished data set.
-        bmode = out / "bmode" / (file_hash(oasbud)[:12] if oasbud.is_file() else "missing")
+        bmode = out / BMODE / (file_hash(oasbud)[:12] if oasbud.is_file() else "missing")
         found.append(
             read_oasbud(oasbud, bmode, grouping=oasbud_groups, progress=lambda d, t: progress("render B-mode", d, t))  # type: ignore[arg-type]
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.metrics import ALL, COUNTS, SCORES, Measured
-from fusion.checksums import require_intact
+from fusion.checksums import SUMS, require_intact
 from fusion.errors import UserError
 from fusion.files import content_hash, read_json, replacing_folder, write_json
 
@@ -42,6 +42,9 @@ HISTORY_COLUMNS = (
 """Of ``history.csv``, a line for each epoch; losses are mean cross-entropies in nats."""
 RUN = "run.json"
 """In the folder of a run: what was run."""
+TABLES, FIGURES, PAGE = "tables", "figures", "index.html"
+OF_REPORT = (TABLES, FIGURES, PAGE, SUMS)
+"""What a report writes there, perhaps while the run goes on; each renewal of ``SHA256SUMS`` has a lock of its own."""
 ROWS, DEFINITION, PREDICTIONS, HISTORY = "rows.csv", "cell.json", "predictions.parquet", "history.csv"
 WEIGHTS = "model.safetensors"
 FILES = (ROWS, DEFINITION, PREDICTIONS, HISTORY, WEIGHTS)
@@ -152,6 +155,11 @@ def require_cell(folder: Path, *names: str) -> None:
 def has_backbone(out: Path) -> bool:
     """Return whether a cell that starts from a backbone's weights is finished in ``out``."""
     return any((out / "cells").glob("*/*/model[12]/[!.]*/model.safetensors"))
+
+
+def has_cells(out: Path) -> bool:
+    """Return whether a cell with its checksums lies in the run's folder ``out``."""
+    return any((out / "cells").glob(f"*/*/**/{SUMS}"))
 
 
 def definition_hash(definition: dict[str, Any]) -> str:

@@ -39,9 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
 def refuse_disk(error: Exception, path: Path) -> None:
     """Say in one line that ``path`` can't be written, where that is what ``error`` means.
 
+    An error that names another file, e.g. one that is read meanwhile, means something else.
+
     Raises:
         DiskError: it can't.
     """
+    named = getattr(error, "filename", None)
+    if named is not None and path.parent not in (elsewhere := Path(os.fsdecode(named)), *elsewhere.parents):
+        return
     if not isinstance(error, UserError) and (why := disk_fault(error)):
         raise DiskError(f"can't write {path}: {why}") from error
 

@@ -24,7 +24,8 @@ ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 LINE = re.compile(r"(# next )?(\\?)([0-9a-f]{64}) [ *]([^\x00\n\r]+)")
 LONGEST = 64 * 2**20
 """Bytes of a ``SHA256SUMS``; more is none of ours and would only fill the memory."""
-AGAIN = "delete it and make it again"
+LEFTOVER = re.compile(r"\.[^.].*\.(partial|replaced)")
+"""Names under which files and folders are written, and folders set aside while they are replaced."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +129,17 @@ def read_checksums(folder: Path) -> Checksums | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); {AGAIN}") from None
+        raise UserError(f"{path} can't be read ({error})") from None
     if lines.pop():
-        raise UserError(f"{path} is damaged: its last line is cut off; {AGAIN}")
+        raise UserError(f"{path} is damaged: its last line is cut off")
     for number, line in enumerate(lines, start=1):
         found = LINE.fullmatch(line)
         name = "" if not found else _name(found[4]) if found[2] else found[4]
         if not found or {"", ".", ".."} & set(name.split("/")):
-            raise UserError(f"{path} is damaged: line {number} is no checksum of a file below {folder}; {AGAIN}")
+            raise UserError(f"{path} is damaged: line {number} is no checksum of a file below {folder}")
         side = known.announced if found[1] else known.now
         if name in side:
-            raise UserError(f"{path} is damaged: line {number} names {name!r} once more; {AGAIN}")
+            raise UserError(f"{path} is damaged: line {number} names {name!r} once more")
         side[name] = found[3]
     return known
 
@@ -159,7 +160,10 @@ def require_intact(*paths: Path, way_out: str) -> None:
         if folder is None:
             raise UserError(f"{path} has no checksum: there is no {SUMS}, as of an earlier version; {way_out}")
         if folder not in read:
-            read[folder] = read_checksums(folder)
+            try:
+                read[folder] = read_checksums(folder)
+            except UserError as error:
+                raise UserError(f"{error}; {way_out}") from None
         if why := _fault(path, path.relative_to(folder).as_posix(), read[folder] or Checksums()):
             raise UserError(f"{path} {why}; {way_out}")
 
@@ -177,32 +181,35 @@ def problems(folder: Path, progress: Callable[[int], None] = lambda _: None) -> 
         UserError: a folder can't be read.
     """
     found: list[Problem] = []
-    sums: dict[Path, Checksums] = {}
+    sums: dict[Path, Checksums | None] = {}  # None where it can't be read: nothing is known of the files
     seen: dict[Path, set[str]] = defaultdict(set)
     for path, kind in _walk(folder):
         if kind == "folder":
             if path != folder and not os.path.lexists(path / SUMS):
                 continue  # what it holds belongs to a folder above it
-            sums[path] = Checksums()
             try:
                 sums[path] = read_checksums(path) or Checksums()
             except UserError as error:
+                sums[path] = None
                 found.append(Problem(path=path / SUMS, kind="damaged", why=str(error)))
         elif kind == "partial":
             found.append(Problem(path=path, kind="unfinished"))
         elif path.name not in (SUMS, LOCK):
             home = next(parent for parent in path.parents if parent in sums)
             name = path.relative_to(home).as_posix()
+            known = sums[home]
             seen[home].add(name)
             if kind == "odd":
                 found.append(Problem(path=path, kind="not a file"))
-            elif name not in sums[home].now and name not in sums[home].announced:
+            elif known is None:
+                pass
+            elif name not in known.now and name not in known.announced:
                 found.append(Problem(path=path, kind="foreign"))
-            elif why := _fault(path, name, sums[home]):
+            elif why := _fault(path, name, known):
                 found.append(Problem(path=path, kind="damaged", why=why))
             progress(path.lstat().st_size)
     for home, known in sums.items():
-        found += [Problem(path=home / name, kind="missing") for name in known.now.keys() - seen[home]]
+        found += [Problem(path=home / name, kind="missing") for name in set(known.now if known else ()) - seen[home]]
     return sorted(found, key=lambda problem: problem.path)
 
 
@@ -216,7 +223,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
         raise UserError(f"can't read the folder {folder}: {error.strerror or error}") from None
     for entry in listed:
         path = Path(entry.path)
-        if entry.name.startswith(".") and entry.name.endswith((".partial", ".replaced")):
+        if LEFTOVER.fullmatch(entry.name):
             yield path, "partial"
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(path)
@@ -249,7 +256,10 @@ def _updated(folder: Path) -> Iterator[Checksums]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for stale in folder.glob(f".{SUMS}.*.partial"):  # of a killed call
                 stale.unlink(missing_ok=True)
-        known = read_checksums(folder) or Checksums()
+        try:
+            known = read_checksums(folder) or Checksums()
+        except UserError as error:
+            raise UserError(f"{error}; 'fusebench verify' says what to do about it") from None
         yield known
         text = _told(known)
         with replacing(folder / SUMS) as temporary:

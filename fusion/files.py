@@ -3,15 +3,14 @@
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fusion.atomic import file_hash, make_folder, refuse_disk, regular, replacing, share, sync
-from fusion.checksums import recording, write_checksums
+from fusion.checksums import LEFTOVER, recording, write_checksums
 from fusion.errors import UserError
 from fusion.lock import sole_writer
 
@@ -31,8 +30,6 @@ __all__ = [
     "write_json",
     "write_text",
 ]
-LEFTOVER = re.compile(r"\.[^.].*\.(partial|replaced)")
-"""Names under which files and folders are written, and folders set aside while they are replaced."""
 MOST_JSON_BYTES = 64 * 2**20
 
 
@@ -69,12 +66,19 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def clear_leftovers(folder: Path) -> None:
+def clear_leftovers(folder: Path, *, but: Collection[str] = ()) -> None:
     """Remove below ``folder`` what killed calls left under temporary names, and bring back what they had set aside.
 
     Only who holds the folder's lock may do so: it can't tell what is left from what is being written.
+
+    Args:
+        folder: locked by the caller.
+        but: names in it that belong to another writer, who holds another lock.
     """
     for path in [path for path in folder.rglob(".*") if LEFTOVER.fullmatch(path.name)]:
+        top = path.relative_to(folder).parts[0]
+        if any(top == name or top.startswith(f".{name}.") for name in but):
+            continue
         whole = path.with_name(path.name[1:].removesuffix(".replaced"))
         if path.name.endswith(".replaced") and not whole.exists():
             os.rename(path, whole)

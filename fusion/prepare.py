@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +25,7 @@ from PIL import Image
 
 from fusion.augment import COPIES
 from fusion.catalog import ImageRecord, to_frame
-from fusion.checksums import SUMS, require_intact, write_checksums
+from fusion.checksums import SUMS, read_checksums, require_intact, write_checksums
 from fusion.cores import cpu_count
 from fusion.decode import BATCH, Decoder, available_decoder, decode_and_resize, decode_torchvision
 from fusion.duplicates import duplicate_pairs
@@ -47,9 +48,13 @@ from fusion.masks import MASKS, NONE, fill_masks, masks_hash
 from fusion.text import no_formula
 
 FORMAT = 2
-PREPARED_BEFORE = "has no checksums (an earlier version made it): the same 'fusebench prepare' adds them"
+PREPARED_BEFORE = "has no checksums (an earlier version or a killed call): the same 'fusebench prepare' adds them"
 MOST_CATALOG_BYTES = 2**30
 log = logging.getLogger(__name__)
+PARTIAL = "partial"
+"""Folder of what is not finished."""
+CONVERTED, BMODE = MADE = ("converted", "bmode")
+"""Folders of images that are made from others: a file of the first, a folder of the second for each."""
 IMAGES, CATALOG, MANIFEST = "images_u8.npy", "catalog.parquet", "manifest.json"
 QUARANTINE, DUPLICATES = "quarantine.csv", "duplicates.csv"
 FILES = (IMAGES, MASKS, CATALOG, QUARANTINE, DUPLICATES, MANIFEST)
@@ -196,15 +201,17 @@ def _prepare(
     if (out / MANIFEST).exists():
         finished = load_prepared(out)
         if finished.manifest["plan_hash"] == plan:
+            shutil.rmtree(out / PARTIAL, ignore_errors=True)
             clear_leftovers(out)
             if not (out / SUMS).exists():
                 write_checksums(out)
             return finished
+        _remove_made(frame, out)
         raise UserError(
             f"{out} already holds another prepared data set ({len(finished.catalog)} images at "
             f"{finished.image_size} px); choose another folder, or delete it"
         )
-    partial = out / "partial"
+    partial = out / PARTIAL
     fallbacks = _decode(frame, partial, image_size, decoder, plan, progress)
     images_u8 = np.load(partial / IMAGES, mmap_mode="r")
     pairs = duplicate_pairs(
@@ -354,7 +361,7 @@ def _inspect(
     def check(path: Path) -> dict[str, Any]:
         facts = inspect_image(path)
         digest = file_hash(path)
-        file = path if facts.plain else _convert(path, digest, make_folder(out / "converted"))
+        file = path if facts.plain else _convert(path, digest, make_folder(out / CONVERTED))
         return {"width": facts.width, "height": facts.height, "file": str(file.resolve()), "sha256": digest}
 
     with ThreadPoolExecutor(cpu_count()) as pool:
@@ -379,6 +386,21 @@ def _inspect(
             f"none of the {len(frame)} files can be read; the first: {frame['path'][0]}: {quarantined[0]['reason']}"
         )
     return readable.astype({"width": "int64", "height": "int64"}), quarantined
+
+
+def _remove_made(frame: pd.DataFrame, out: Path) -> None:
+    """Remove the images that a refused call has made beside those of a finished data set, which are recorded."""
+    root, known = out.resolve(), read_checksums(out)
+    if known is None:  # nothing tells them from those of the data set
+        return
+    recorded = {Path(name).parts[:2] for name in known.now}
+    files = {Path(file).resolve() for column in ("path", "file") for file in frame[column]}
+    made = {file.relative_to(root).parts[:2] for file in files if file.is_relative_to(root)}
+    for folder, name in (place for place in made - recorded if place[0] in MADE):
+        path = root / folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with suppress(OSError):  # it holds others
+            path.parent.rmdir()
 
 
 def _convert(path: Path, digest: str, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from bench.report.layout import Table
 from bench.report.predictions import prediction_table
 from bench.report.read import Results, read_measurements, read_results, read_rows, read_run
 from bench.report.tables import build_tables, prepared_table
+from bench.store import FIGURES, PAGE, TABLES
 from fusion.checksums import record
 from fusion.files import clear_leftovers, sole_writer
 
@@ -39,8 +40,6 @@ __all__ = [
     "write_table",
     "write_tables",
 ]
-
-TABLES, FIGURES = "tables", "figures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,8 @@ def write_report(run_dir: Path) -> Report:
     with sole_writer(run_dir / TABLES):  # a run that goes on can be reported, but by one call at a time
         for folder in (run_dir / TABLES, run_dir / FIGURES):
             clear_leftovers(folder)
+        for left in run_dir.glob(f".{PAGE}.*.partial"):
+            left.unlink(missing_ok=True)
         tables = _write_tables(run_dir, results)
         figures = write_figures(run_dir, results, tables)
         explained, _ = current(results)

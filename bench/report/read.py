@@ -22,12 +22,16 @@ from bench.report.csv_numbers import LARGEST_WHOLE, parse_numbers, read_texts
 from bench.report.read_cells import CellId, read_histories, read_predictions
 from bench.report.read_explanations import Explanation, read_explanations
 from bench.report.read_straddling import read_straddling
-from bench.store import ROW_COLUMNS, ROWS, RUN, require_cell
+from bench.store import ROW_COLUMNS, ROWS, RUN, has_cells, require_cell
 from fusion.catalog import LABEL_NAMES
-from fusion.checksums import SUMS, require_intact
+from fusion.checksums import SUMS, read_checksums, require_intact
 from fusion.errors import UserError
 from fusion.files import MOST_JSON_BYTES, content_hash, regular
 from fusion.text import one_line
+
+BEGIN_ANEW = (
+    f"delete {SUMS} and {RUN} there, then call the same 'fusebench run' again: the cells have their own checksums"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,11 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     path = run_dir / RUN
     try:
         if path.exists():
-            if not (run_dir / SUMS).exists():
+            try:
+                known = read_checksums(run_dir)
+            except UserError as error:
+                raise UserError(f"{error}; {BEGIN_ANEW}") from None
+            if known is None:
                 raise UserError(without_checksums(run_dir))
             require_intact(path, way_out=f"delete {path.name} and call the same 'fusebench run' again")
         run = json.loads(regular(path, MOST_JSON_BYTES).read_text(encoding="utf-8"))
@@ -139,7 +147,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
 
 def without_checksums(run_dir: Path) -> str:
-    """Return what is said of the folder of a run that an earlier version made."""
+    """Return what is said of the folder of a run whose ``SHA256SUMS`` is gone, or that an earlier version made."""
+    if has_cells(run_dir):
+        return f"{run_dir} has lost its {SUMS}; {BEGIN_ANEW}"
     return f"{run_dir} has no {SUMS}: an earlier version made it; run the matrix again, into another folder"
 
 
@@ -158,13 +168,13 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else _empty(RESULT_ROWS)
 
 
-def read_cell_rows(cell: Path) -> pd.DataFrame:
-    """Return the rows of the cell whose folder this is, as ``read_rows`` returns those of all.
+def read_cell_rows(run_dir: Path, place: Path) -> pd.DataFrame:
+    """Return the rows of the cell at ``place`` below ``run_dir/cells``, as ``read_rows`` returns those of all.
 
     Raises:
         UserError: as ``read_rows``.
     """
-    return _read_results(cell / ROWS, {})
+    return _read_results(run_dir / "cells" / place / ROWS, _keys(place))
 
 
 def read_measurements(run_dir: Path) -> pd.DataFrame:

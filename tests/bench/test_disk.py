@@ -55,6 +55,8 @@ def test_another_error_of_a_writer_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a reason") as caught, replacing(tmp_path / "file"):
         raise UserError("a reason")
     assert not isinstance(caught.value, DiskError)
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "deep" / "file"):  # that is read meanwhile
+        (tmp_path / "gone").read_bytes()
 
 
 def test_a_disk_that_gets_full_in_a_cell_ends_the_run_at_once(

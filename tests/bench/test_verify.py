@@ -134,11 +134,94 @@ def test_a_damaged_run_json_is_found_and_written_anew(out: Path, run_tiny: Calla
     assert found(out) == []
 
 
+def test_a_lost_or_damaged_checksum_file_costs_no_cell(out: Path, run_tiny: Callable[..., Summary], call: Call) -> None:
+    content = (out / SUMS).read_bytes()
+    (out / SUMS).write_bytes(content[:-3])
+    finding = only(out)
+    assert (finding.place, finding.kind) == (SUMS, "damaged")
+    assert finding.way_out == "delete it and run.json, then call the same 'fusebench run' again"
+    with pytest.raises(UserError, match=r"its last line is cut off; delete SHA256SUMS and run\.json there, then call"):
+        run_tiny(out, SMALL)
+    (out / SUMS).unlink()
+    with pytest.raises(UserError, match=r"has lost its SHA256SUMS; delete SHA256SUMS and run\.json there, then call"):
+        run_tiny(out, SMALL)
+    (out / "run.json").unlink()
+    assert run_tiny(out, SMALL) == Summary(done=0, found=2, failed=())
+    assert call("report", out)[0] == 0
+    assert found(out) == []
+
+
+def test_a_cell_or_tables_without_checksums_are_named_once_with_what_works(
+    out: Path, run_tiny: Callable[..., Summary], call: Call
+) -> None:
+    cell = cell_folder(out, SMALL[0])
+    (cell / SUMS).unlink()
+    finding = only(out)
+    assert (finding.place, finding.kind) == (f"cells/paper/0/{SMALL[0]}/{SUMS}", "missing")
+    assert finding.way_out == WAYS_OUT["cells"]
+    shutil.rmtree(cell)
+    assert run_tiny(out, SMALL).done == 1
+    assert call("report", out)[0] == 0
+    (out / "tables" / SUMS).write_text("no checksum\n")
+    finding = only(out)
+    assert (finding.place, finding.kind) == (f"tables/{SUMS}", "damaged")
+    assert finding.way_out == "delete its folder, then call fusebench report"
+    assert "tables/SHA256SUMS is damaged: line 1" in call("report", out)[2]
+    shutil.rmtree(out / "tables")
+    assert call("report", out)[0] == 0
+    assert found(out) == []
+
+
+def test_tables_of_a_killed_report_are_not_called_foreign_alone(out: Path, call: Call) -> None:
+    (out / "tables").mkdir()
+    (out / "tables" / "table1.csv").write_text("half a report")
+    finding = only(out)
+    assert (finding.kind, finding.why) == ("foreign", "or left by a killed report")
+    assert finding.way_out.startswith("fusebench report writes it anew; ")
+    assert call("report", out)[0] == 0
+    assert found(out) == []
+
+
+def test_a_cell_of_another_run_or_place_is_found(out: Path) -> None:
+    shutil.copytree(cell_folder(out, SMALL[0]), out / "cells" / "paper" / "7" / SMALL[0])
+    assert found(out) == [(f"cells/paper/7/{SMALL[0]}", "foreign")]
+    shutil.rmtree(out / "cells" / "paper" / "7")
+    shutil.rmtree(cell_folder(out, SMALL[1]))
+    shutil.copytree(cell_folder(out, SMALL[0]), cell_folder(out, SMALL[1]))
+    finding = only(out)
+    assert (finding.place, finding.kind) == (f"cells/paper/0/{SMALL[1]}", "contradiction")
+    assert "does not belong here" in finding.why
+
+
+def test_the_folder_may_be_named_in_any_way(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for here, name in ((out, "."), (out / "cells", ".."), (out / "cells", "../../run")):
+        monkeypatch.chdir(here)
+        assert verify(Path(name)).findings == ()
+
+
+def test_a_report_under_way_does_not_hide_how_a_run_ended(
+    out: Path, tiny_toml: Path, tiny_data: Path, call: Call
+) -> None:
+    command = ["run", tiny_toml, "--data", tiny_data, "--out", out, "--device", "cpu", "--no-measure", "--no-explain"]
+    only_these = [option for cell in SMALL for option in ("--only", cell)]
+    partial = out / "tables" / ".table1.csv.1.partial"
+    with sole_writer(out / "tables"):
+        partial.touch()
+        code, text, _ = call(*command, *only_these, "--weights", "random")
+        assert partial.exists()
+    assert code == 1
+    assert "cells done, 2 found finished, 0 failed" in text
+    assert "failed: report: another process is writing to" in text
+
+
 def test_a_folder_that_is_written_or_of_an_earlier_version_or_no_run_is_refused(
     out: Path, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     with sole_writer(out):
         assert "another process is writing to" in refusal("verify", out)
-    (out / SUMS).unlink()
+    for sums in out.rglob(SUMS):
+        sums.unlink()
     assert "has no SHA256SUMS: an earlier version made it" in refusal("verify", out)
+    (tmp_path / "data" / "partial").mkdir(parents=True)
+    assert "is not finished: call the same 'fusebench prepare' again" in refusal("verify", tmp_path / "data")
     assert "was written neither by 'fusebench run' nor by" in refusal("verify", tmp_path / "nothing")

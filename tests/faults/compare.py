@@ -51,7 +51,7 @@ MASKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "index.html": (_page_without_times, "the same seconds, cell by cell"),
     "measurements/*/*.csv": (_without_times(TIMED_MEASUREMENTS), "latencies and what is computed of them"),
     "catalog.parquet": (_relative_files, "the folder in which the trial lies"),
-    "*SHA256SUMS": (_names, "hashes of files that hold a time; the names are compared"),
+    "*SHA256SUMS": (_names, "hashes of files that hold a time; the names are compared, and each file with its own"),
 }
 """Pattern of a file's place -> what is compared of it, and what is left out."""
 MASKS_WHERE_MEASURED = MASKS | dict.fromkeys(

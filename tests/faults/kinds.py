@@ -50,7 +50,7 @@ KINDS = {
     "a file changes while it is read": Kind(make=change_a_file, short="report", phases=("run", "report"), times=8),
     "kill -9 of the head of --jobs 2": Kind(make=kill_under(JOBS, ""), phases=("run",), times=2),
     "kill -9 of a worker of --jobs 2": Kind(make=kill_under(JOBS, "spawn_main"), phases=("run",), times=2),
-    "kill -9 of a worker of Ray": Kind(make=kill_under(RAY, "ray::"), phases=("run",), times=1, needs=lacks_ray),
+    "kill -9 of a worker of Ray": Kind(make=kill_under(RAY, "ray::RayNode"), phases=("run",), times=1, needs=lacks_ray),
     "kill -9 of a Ray node": Kind(make=kill_a_ray_node, phases=("run",), times=1, needs=lacks_ray),
 }
 KILLS = tuple(KINDS)[:2]

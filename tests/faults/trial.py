@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fusion.checksums import problems
+
 from .compare import differences, finished_cells, finished_files, lost
 from .processes import Ended, call
 from .scene import PHASES, Scene
@@ -63,6 +65,7 @@ def continued(
     unequal = differences(scene.whole[name].folder, made, measured=name == "measure")
     trial.equal = not unequal
     trial.problems += unequal
+    trial.problems += [f"{one.path.relative_to(made)} is {one.kind} by its checksum" for one in problems(made)]
     if (cells := len(finished_cells(before))) and name == "run":
         trial.saw += f" ({cells} cells were finished)" if ended.code < 0 else ""
     return trial

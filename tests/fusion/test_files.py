@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fusion.errors import UserError
-from fusion.files import replacing_folder
+from fusion.files import clear_leftovers, replacing_folder
 
 
 def fill(folder: Path, text: str) -> None:
@@ -41,3 +41,16 @@ def test_a_folder_that_can_t_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't create the folder"), replacing_folder(tmp_path / "file" / "folder"):
         raise AssertionError("the block must not be reached")
+
+
+def test_leftovers_are_removed_but_those_of_another_writer(tmp_path: Path) -> None:
+    mine = [".run.json.1.partial", "cells/.a.partial", "cells/.b.replaced", ".figures.partial"]
+    theirs = [".index.html.2.partial", "tables/.table1.csv.2.partial", "tables/deep/.x.replaced"]
+    for name in (*mine, *theirs):
+        (tmp_path / name).mkdir(parents=True)
+    clear_leftovers(tmp_path, but=("tables", "index.html"))
+    assert not any((tmp_path / name).exists() for name in mine)
+    assert (tmp_path / "cells" / "b").is_dir()  # it had been set aside
+    assert all((tmp_path / name).exists() for name in theirs)
+    clear_leftovers(tmp_path)
+    assert not any((tmp_path / name).exists() for name in theirs)

@@ -1,15 +1,18 @@
 """Preparing that was interrupted, or is called again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from small_images import COUNT, SIZE, needs_dali, picture, refuse, run
 
 from fusion import decode
 from fusion import prepare as preparing
 from fusion.catalog import ImageRecord
+from fusion.checksums import SUMS, problems
 from fusion.decode import decode_torchvision
 from fusion.errors import UserError
 from fusion.files import sole_writer
@@ -109,3 +112,31 @@ def test_two_calls_never_write_into_one_folder(records: list[ImageRecord], out: 
     with sole_writer(out), pytest.raises(UserError, match="another process is writing to"):
         run(records, out)
     assert len(run(records, out).catalog) == COUNT
+
+
+def test_a_call_killed_after_the_manifest_leaves_nothing_behind(records: list[ImageRecord], out: Path) -> None:
+    run(records, out)
+    before = (out / SUMS).read_bytes()
+    (out / SUMS).unlink()
+    (out / "partial").mkdir()
+    (out / "partial" / "progress.json").write_text("{}")
+    run(records, out)
+    assert (out / SUMS).read_bytes() == before
+    assert not (out / "partial").exists()
+
+
+def test_a_refused_call_leaves_none_of_its_images_in_a_finished_data_set(
+    records: list[ImageRecord], out: Path, tmp_path: Path
+) -> None:
+    run(records, out)
+    other = tmp_path / "other.png"
+    Image.fromarray(np.full((20, 30), 30000, np.uint16)).save(other)  # of 16 bits: it is converted
+    rendered = out / "bmode" / "0123456789ab" / "0.png"
+    rendered.parent.mkdir(parents=True)
+    picture(seed=1).save(rendered)
+    for folder in ("converted", "bmode"):
+        (out / folder / "mine").mkdir(parents=True, exist_ok=True)
+    more = [replace(records[0], image_id=f"more-{place}", path=file) for place, file in enumerate((other, rendered))]
+    refuse("already holds another prepared data set", lambda: run([*records, *more], out))
+    assert {path.name for folder in ("converted", "bmode") for path in (out / folder).iterdir()} == {"mine"}
+    assert problems(out) == []

@@ -28,6 +28,7 @@ from bench.report.page.provenance import (
 from bench.report.page.sections import SECTIONS, section_of, tables_in_order
 from bench.report.page.views import View, badge, common_notes, is_warning, view
 from bench.report.read import Results
+from bench.store import PAGE
 from fusion.errors import UserError
 from fusion.files import write_text
 from fusion.text import one_line
@@ -35,7 +36,6 @@ from fusion.text import one_line
 if TYPE_CHECKING:  # drawing them imports matplotlib, which a page does not need
     from bench.report.figures import Figure
 
-INDEX = "index.html"
 MOST_PICTURES, MOST_PICTURE_BYTES = 24, 4 * 2**20
 """Of explanations; a folder can hold thousands, and the page is one file."""
 MOST_FIGURE_BYTES = 4 * 2**20
@@ -104,7 +104,7 @@ def write_page(
     Raises:
         UserError: a picture can't be read, or the page can't be written.
     """
-    path = run_dir / INDEX
+    path = run_dir / PAGE
     write_text(path, render(run_dir, results, tables, figures, pictures, said), recorded=True)
     return path
 
