@@ -29,9 +29,7 @@ from fusion.errors import UserError
 from fusion.files import MOST_JSON_BYTES, content_hash, regular
 from fusion.text import one_line
 
-BEGIN_ANEW = (
-    f"delete {SUMS} and {RUN} there, then call the same 'fusebench run' again: the cells have their own checksums"
-)
+BEGIN_ANEW = "then call the same 'fusebench run' again: the cells have their own checksums"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
             try:
                 known = read_checksums(run_dir)
             except UserError as error:
-                raise UserError(f"{error}; {BEGIN_ANEW}") from None
+                raise UserError(f"{error}; delete it and {RUN}, {BEGIN_ANEW}") from None
             if known is None:
                 raise UserError(without_checksums(run_dir))
             require_intact(path, way_out=f"delete {path.name} and call the same 'fusebench run' again")
@@ -149,7 +147,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 def without_checksums(run_dir: Path) -> str:
     """Return what is said of the folder of a run whose ``SHA256SUMS`` is gone, or that an earlier version made."""
     if has_cells(run_dir):
-        return f"{run_dir} has lost its {SUMS}; {BEGIN_ANEW}"
+        return f"{run_dir} has lost its {SUMS}; delete {RUN}, too, {BEGIN_ANEW}"
     return f"{run_dir} has no {SUMS}: an earlier version made it; run the matrix again, into another folder"
 
 

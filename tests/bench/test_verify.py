@@ -140,10 +140,10 @@ def test_a_lost_or_damaged_checksum_file_costs_no_cell(out: Path, run_tiny: Call
     finding = only(out)
     assert (finding.place, finding.kind) == (SUMS, "damaged")
     assert finding.way_out == "delete it and run.json, then call the same 'fusebench run' again"
-    with pytest.raises(UserError, match=r"its last line is cut off; delete SHA256SUMS and run\.json there, then call"):
+    with pytest.raises(UserError, match=r"its last line is cut off; delete it and run\.json, then call"):
         run_tiny(out, SMALL)
     (out / SUMS).unlink()
-    with pytest.raises(UserError, match=r"has lost its SHA256SUMS; delete SHA256SUMS and run\.json there, then call"):
+    with pytest.raises(UserError, match=r"has lost its SHA256SUMS; delete run\.json, too, then call"):
         run_tiny(out, SMALL)
     (out / "run.json").unlink()
     assert run_tiny(out, SMALL) == Summary(done=0, found=2, failed=())
