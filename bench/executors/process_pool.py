@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from bench.worker import WorkerPlan
 
 END_S = 20
-"""How long a worker may take to leave its cell cleanly."""
+"""How long workers may take to leave their cells cleanly, all together."""
 
 
 class ProcessPool:
@@ -56,7 +57,9 @@ class ProcessPool:
                 elif kind == "error":
                     raise value
                 else:
-                    return Result(call=worker.calls.popleft(), value=value)
+                    call = worker.calls.popleft()
+                    self._hand_out()  # it computes on while the result is looked at
+                    return Result(call=call, value=value)
 
     def close(self) -> None:
         """End the processes; each leaves its cell as an interruption would."""
@@ -65,8 +68,9 @@ class ProcessPool:
                 worker.process.terminate()
             else:
                 worker.process.kill()
+        deadline = time.monotonic() + END_S
         for worker in self.workers:
-            worker.process.join(END_S)
+            worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.process.kill()
             worker.process.join()
             worker.connection.close()

@@ -21,9 +21,10 @@ from bench.executors.interface import MOST_LOSSES, Call, Report, Result, Tell, W
 from bench.executors.ray_node import CHUNK, RayNode
 from bench.worker import WorkerPlan
 from fusion.checksums import SUMS, problems
-from fusion.errors import UserError
+from fusion.errors import DiskError, UserError
 from fusion.files import replacing_folder
 from fusion.prepare import FILES
+from fusion.text import one_line
 
 POLL_S = 0.5
 """How often the progress is asked for."""
@@ -84,15 +85,15 @@ class RayCluster:
                     self._open(actor)
                     continue
                 value, written = self._end_of(actor)
-            except self.ray.exceptions.RayError as error:
+            except (self.ray.exceptions.RayError, _NodeError) as error:
                 self._lose(actor, error, actor.calls)
                 continue
             call = actor.calls.popleft()
-            actor.ask()  # it computes on while its files are fetched
+            self._hand_out()  # it computes on while its files are fetched
             try:
                 for folder, sizes in written.items():
                     self._fetch(actor, folder, sizes)
-            except self.ray.exceptions.RayError as error:
+            except _NodeError as error:
                 self._lose(actor, error, deque([call, *actor.calls]))
                 continue
             return Result(call=call, value=value)
@@ -156,29 +157,50 @@ class RayCluster:
         actor.reference = actor.handle.open.remote()
 
     def _end_of(self, actor: "_Actor") -> Any:
-        """Return what the actor's call returned; an error of the call itself is raised as it was."""
+        """Return what the actor's call returned; an error of the call itself is raised as it was.
+
+        Raises:
+            _NodeError: the node can't write.
+        """
         reference, actor.reference = actor.reference, None
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, DiskError):
+                raise _NodeError(str(error.cause)) from None
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
             raise RuntimeError(str(error)) from None
 
     def _fetch(self, actor: "_Actor", folder: str, sizes: dict[str, int]) -> None:
-        """Bring a folder that an actor wrote into the run's folder."""
+        """Bring a folder that an actor wrote into the run's folder.
+
+        Raises:
+            DiskError: it can't be written here.
+            _NodeError: it can't be read there, or arrives damaged.
+        """
         place = self.plan.out / folder
-        if folder.startswith("features/") and place.exists():  # named by the hash of all that decides them
+        # features are named by the hash of all that decides them
+        if folder.startswith("features/") and place.exists() and not problems(place):
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
         with replacing_folder(place) as partial:
             for name, size in sizes.items():
                 with (partial / Path(name).name).open("wb") as file:
                     while file.tell() < size:
-                        file.write(self.ray.get(actor.handle.read.remote(folder, name, file.tell())))
+                        file.write(self._read(actor, folder, name, file.tell()))
             for problem in problems(partial):
-                raise UserError(f"{folder}/{problem.path.name} was damaged on its way from a node: {problem.kind}")
+                raise _NodeError(f"{folder}/{problem.path.name} was damaged on its way from a node: {problem.kind}")
         actor.handle.forget.remote(folder)
+
+    def _read(self, actor: "_Actor", folder: str, name: str, offset: int) -> bytes:
+        """Return the next chunk of a file that an actor wrote; there must be one."""
+        try:
+            content: bytes = self.ray.get(actor.handle.read.remote(folder, name, offset))
+        except self.ray.exceptions.RayError as error:  # may be an OSError, too, and would be taken for one of this disk
+            raise _NodeError(_last_line(error)) from None
+        if not content:
+            raise _NodeError(f"{folder}/{name} was damaged on its way from a node: it ends after {offset} bytes")
+        return content
 
     def _poll(self) -> None:
         """Ask how far the calls under way are, and tell when the cluster lets wait."""
@@ -198,11 +220,15 @@ class RayCluster:
         """Take the calls of an actor back that is gone, perhaps with its node."""
         self.actors.remove(actor)
         self.ray.kill(actor.handle)
-        how = f"a worker was lost ({' '.join(str(error).split())[:120]})"
+        how = f"a worker was lost ({_last_line(error)})"
         self.failed_starts = 0 if actor.ready else self.failed_starts + 1
         if self.failed_starts == MOST_LOSSES:
             raise UserError(f"no worker can start on the cluster: {how}, for the {MOST_LOSSES}. time")
         self.work.take_back(calls, how)
+
+
+class _NodeError(UserError):
+    """A node can't write, or what it wrote did not arrive; another node may do better."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -280,6 +306,7 @@ def _forget(token: Iterable[str]) -> None:
 def _require_listener(address: str) -> None:
     """Refuse an address at which nobody listens, in seconds; Ray itself tries for minutes."""
     host, separator, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")  # of IPv6
     if not separator or not port.isdigit() or "://" in address:
         return
     try:
@@ -289,7 +316,15 @@ def _require_listener(address: str) -> None:
 
 
 def _no_answer(address: str, error: Exception) -> UserError:
+    why = one_line(str(error), 200)
+    if not address:
+        return UserError(f"Ray can't start a cluster on this machine ({why})")
     return UserError(
-        f"no Ray cluster answers at {address or 'this machine'} ({' '.join(str(error).split())[:200]}); "
-        "start one with 'ray start --head', or leave --address out"
+        f"no Ray cluster answers at {address} ({why}); start one with 'ray start --head', or leave --address out"
     )
+
+
+def _last_line(error: Exception) -> str:
+    """Return the last line of an error's text: below the traceback of another process Python puts the cause."""
+    lines = [line for line in map(one_line, str(error).splitlines()) if line]
+    return one_line(lines[-1], 300) if lines else type(error).__name__

@@ -1,6 +1,7 @@
 """What runs on a node of a Ray cluster: a worker that has, or is given, the data set, and whose files can be read."""
 
 import os
+import platform
 import shutil
 import tempfile
 from dataclasses import replace
@@ -11,7 +12,7 @@ import psutil
 
 from bench.executors.interface import Call
 from bench.worker import Worker, WorkerPlan
-from fusion.errors import UserError
+from fusion.errors import DiskError, UserError
 from fusion.files import make_folder
 from fusion.prepare import load_prepared
 
@@ -64,10 +65,17 @@ class RayNode:
         self.incoming.rename(kept)
 
     def call(self, call: Call) -> tuple[Any, dict[str, dict[str, int]]]:
-        """Make a call of the worker; return what it returned, and the files, with sizes, of each folder it wrote."""
+        """Make a call of the worker; return what it returned, and the files, with sizes, of each folder it wrote.
+
+        Raises:
+            DiskError: a folder can't be written; the message names this machine, and the folder as the run does.
+        """
         assert self.worker is not None
         self.part_done = 0.0
-        value = call.made_by(self.worker, self._report)
+        try:
+            value = call.made_by(self.worker, self._report)
+        except DiskError as error:
+            raise DiskError(f"{platform.node()}: {str(error).replace(f'{self.scratch}/run/', '')}") from None
         written = {
             folder: {path.name: path.stat().st_size for path in sorted((self.scratch / "run" / folder).iterdir())}
             for folder in getattr(value, "folders", ())

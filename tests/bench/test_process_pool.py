@@ -1,12 +1,15 @@
 """The process pool: what is computed where, what dies, what is told."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -14,9 +17,10 @@ import pytest
 import torch
 from pool_workers import Plan
 
+from bench.executors import process_pool
 from bench.executors.interface import Call, Result
-from bench.executors.process_pool import ProcessPool
-from fusion.errors import UserError
+from bench.executors.process_pool import END_S, ProcessPool, _Process
+from fusion.errors import DiskError, UserError
 
 Start = Callable[..., ProcessPool]
 
@@ -115,7 +119,7 @@ def test_a_call_that_kills_every_process_is_given_up_and_the_others_go_on(start:
 
 @pytest.mark.parametrize(
     ("error", "raised", "said"),
-    [(UserError("the disk is full"), UserError, "^the disk is full$"), (KeyError("mine"), RuntimeError, "KeyError")],
+    [(DiskError("the disk is full"), DiskError, "^the disk is full$"), (KeyError("mine"), RuntimeError, "KeyError")],
 )
 def test_an_error_of_a_call_is_raised_here(start: Start, error: Exception, raised: type, said: str) -> None:
     pool = start(2)
@@ -129,6 +133,52 @@ def test_a_worker_that_can_not_begin_says_why(start: Start) -> None:
     pool.submit([call("add", 1, 2)])
     with pytest.raises(UserError, match=r"^the data were changed$"):
         pool.next_result()
+
+
+class Stubborn:
+    """A process that ends when it is killed, not before; waiting for it lets the clock go on."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock, self.killed = clock, False
+
+    def terminate(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def join(self, timeout: float = 0.0) -> None:
+        self.clock[0] += 0.0 if self.killed else timeout
+
+
+def add_stubborn(pool: ProcessPool, clock: list[float]) -> Any:
+    """Add a process to the pool, and return the other end of its connection."""
+    here, there = multiprocessing.Pipe()
+    process: Any = Stubborn(clock)
+    pool.workers.append(_Process(place=len(pool.workers), process=process, connection=here, calls=deque()))
+    return there
+
+
+def test_close_waits_for_all_processes_together(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, clock = start(3), [1000.0]
+    monkeypatch.setattr(process_pool, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for _ in range(3):
+        add_stubborn(pool, clock)
+        pool.workers[-1].calls.append(call("linger"))
+    processes: list[Any] = [worker.process for worker in pool.workers]
+    pool.close()
+    assert clock == [1000.0 + END_S]
+    assert all(process.killed for process in processes)
+
+
+def test_a_process_has_its_next_call_before_the_result_is_looked_at(start: Start) -> None:
+    pool = start(1)
+    there = add_stubborn(pool, [0.0])
+    for number in (1, 2):
+        pool.submit([call("add", number)])
+        there.send(("value", number))
+    assert pool.next_result().value == 1
+    assert [there.recv().name for _ in range(2) if there.poll()] == ["add (1,)", "add (2,)"]
 
 
 def test_close_lets_the_calls_under_way_leave_cleanly(start: Start, told: Told, tmp_path: Path) -> None:
