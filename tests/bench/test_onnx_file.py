@@ -59,8 +59,19 @@ def add_foreign_operator(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("com.evil", 1))
 
 
-def make_giants(model: onnx.ModelProto) -> None:
-    model.graph.node[0].op_type = "ConstantOfShape"
+def operator(name: str) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[0].op_type = name
+
+    return change
+
+
+def pool(**attributes: object) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[0].output[0] = "pixels"
+        model.graph.node.insert(1, helper.make_node("AveragePool", ["pixels"], ["grey"], **attributes))
+
+    return change
 
 
 def define_operator(model: onnx.ModelProto) -> None:
@@ -104,6 +115,10 @@ def test_a_file_that_keeps_its_promises_is_taken(tmp_path: Path) -> None:
     require_size(file, SIZE)
 
 
+def test_pooling_in_small_windows_is_taken(tmp_path: Path) -> None:
+    read_onnx(write(tmp_path / "tiny.onnx", pool(kernel_shape=[3, 3], pads=[1, 1, 1, 1])))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -113,7 +128,17 @@ def test_a_file_that_keeps_its_promises_is_taken(tmp_path: Path) -> None:
         (take_colour, r"takes images of shape \[3, 8, 8\]; a file of fusebench takes \[1, S, S\]"),
         (name_otherwise, "takes and gives images_u8, logits; a file of fusebench takes images_u8 and gives"),
         (add_foreign_operator, "has an operator from outside, com.evil.Cast"),
-        (make_giants, "has an operator ConstantOfShape, whose time or memory nothing bounds"),
+        *(
+            (operator(name), f"has an operator '{name}'; allowed are those of a CNN whose arrays are bounded")
+            for name in ("ConstantOfShape", "Loop", "Pad", "Resize", "HannWindow", "ConvTranspose", "Unknown")
+        ),
+        (
+            pool(kernel_shape=[2, 2], pads=[0, 0, 2**33, 0]),
+            "has pads .*8589934592.*; allowed are 4 numbers from 0 to 128",
+        ),
+        (pool(kernel_shape=[2, 2], pads=[0, 0, 0, -1]), "AveragePool has pads"),
+        (pool(kernel_shape=[2**31, 1]), "AveragePool has kernel_shape"),
+        (pool(kernel_shape=[1] * 9), "AveragePool has kernel_shape"),
         (define_operator, "defines operators of its own"),
         (lose_input, "is damaged"),
         (forget_shape, "is damaged|takes images of 0 dimensions"),
@@ -175,5 +200,5 @@ def test_what_is_missing_or_no_file_is_refused(tmp_path: Path) -> None:
 def test_an_operator_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "tiny.onnx")
     path.write_bytes(path.read_bytes().replace(b"ReduceMean", b"\xff" * 10))
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="has an operator b'"):
         read_onnx(path)

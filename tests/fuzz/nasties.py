@@ -112,14 +112,24 @@ def parquet_bomb() -> bytes:
     return stream.getvalue()
 
 
+NUMBERS = {
+    "giant": np.array([2**20, 2**14]),
+    "trips": np.array(2**62),
+    "go": np.array(True),
+    "pads": np.array([0, 2**33]),
+    "size": np.array(2**36),
+    "factor": np.array([2.0**30], dtype=np.float32),
+    "kernel": np.ones((1, 1, 3, 3), dtype=np.float32),
+}
+
+
 def with_node(kind: str, inputs: list[str], outputs: list[str], /, **attributes: object) -> Callable[[], bytes]:
     """Return a model with one more operator, whose answer its own is added to."""
 
     def content() -> bytes:
         model = small_onnx(SIZE)
-        model.graph.initializer.append(numpy_helper.from_array(np.array([2**20, 2**14], dtype=np.int64), "giant"))
-        model.graph.initializer.append(numpy_helper.from_array(np.array(2**62, dtype=np.int64), "trips"))
-        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))
+        for name, value in NUMBERS.items():
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
         del model.graph.node[-1]
         model.graph.node.append(helper.make_node(kind, inputs, outputs, **attributes))
         model.graph.node.append(helper.make_node("ReduceMax", [outputs[-1]], ["extra"], keepdims=0))
@@ -208,6 +218,11 @@ NASTIES: dict[str, dict[str, Callable[[], bytes]]] = {
         "endless loop": with_node("Loop", ["trips", "go", "mean"], ["looped"], body=endless_loop()),
         "64 GiB": with_node("ConstantOfShape", ["giant"], ["filled"]),
         "64 GiB, expanded": with_node("Expand", ["scale", "giant"], ["filled"]),
+        "32 GiB, padded": with_node("Pad", ["mean", "pads"], ["padded"]),
+        "4 GiB, resized": with_node("Resize", ["mean", "", "factor"], ["resized"], mode="nearest"),
+        "256 GiB, a window": with_node("HannWindow", ["size"], ["window"]),
+        "4 TiB, pads of a convolution": with_node("Conv", ["grey", "kernel"], ["padded"], pads=[2**19] * 4),
+        "window of 2^62": with_node("AveragePool", ["grey"], ["p"], kernel_shape=[2**31] * 2, auto_pad="SAME_UPPER"),
         "from outside": with_node("Evil", ["mean"], ["done"], domain="evil.example"),
         "random": with_node("RandomUniform", [], ["noise"], shape=[2**20, 2**14]),
     },
