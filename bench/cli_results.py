@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bench.cli_common import Data, Device, Precision, Results, interrupted, print_next, progress_bars, resumable
 from bench.progress import say
-from fusion.errors import UserError
+from fusion.errors import DiskError, UserError
 
 
 def run(
@@ -133,6 +133,8 @@ def run(
                 failed += (f"explain: {error}",)
     try:
         _report(out, ("leaderboard", *(("table5", "engines") if measured else ())))
+    except DiskError:
+        raise
     except UserError as error:  # another call may be writing it
         failed += (f"report: {error}",)
     console.print(
