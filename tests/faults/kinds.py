@@ -10,9 +10,7 @@ from .mishaps import (
     can_mount,
     change_a_file,
     fill_the_disk,
-    kill_a_ray_node,
     kill_under,
-    lacks_ray,
     lose_the_loss,
     run_out_of_memory,
 )
@@ -36,7 +34,6 @@ class Kind:
 
 
 JOBS = ("--jobs", "2", "--threads", "1")
-RAY = ("--engine", "ray", "--threads", "1")
 KINDS = {
     "kill -9 at a random time": Kind(make=kill_at_a_time, short="prepare"),
     "kill -9 before a random change of a file": Kind(make=kill_before_a_change, short="run"),
@@ -50,8 +47,6 @@ KINDS = {
     "a file changes while it is read": Kind(make=change_a_file, short="report", phases=("run", "report"), times=8),
     "kill -9 of the head of --jobs 2": Kind(make=kill_under(JOBS, ""), phases=("run",), times=2),
     "kill -9 of a worker of --jobs 2": Kind(make=kill_under(JOBS, "spawn_main"), phases=("run",), times=2),
-    "kill -9 of a worker of Ray": Kind(make=kill_under(RAY, "ray::RayNode"), phases=("run",), times=1, needs=lacks_ray),
-    "kill -9 of a Ray node": Kind(make=kill_a_ray_node, phases=("run",), times=1, needs=lacks_ray),
 }
 KILLS = tuple(KINDS)[:2]
 """Those that share the number of kills."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +20,6 @@ from .trial import Trial, continued
 
 DISTURBED = (0, 1, 2)
 """Exit codes where a fault may come too early or too late to be noticed: what counts is what comes of it."""
-RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 WAYS = ("cut in half", "emptied", "overwritten", "removed", "replaced")
 
 
@@ -109,32 +107,6 @@ def kill_under(options: Sequence[str], part: str) -> Callable[[Scene, str, str, 
         return continued(scene, name, place, ended, codes=(0,) if part else (-signal.SIGKILL,)) if killed else None
 
     return make
-
-
-def kill_a_ray_node(scene: Scene, name: str, slot: str, draw: Random) -> Trial | None:
-    """Kill the second of two Ray nodes, each with a raylet of its own, while it computes."""
-    from ray.cluster_utils import Cluster
-
-    place, killed = scene.begin(name, slot), []
-    cluster = Cluster(initialize_head=True, head_node_args=RAY_NODE | {"include_dashboard": False})
-    node = cluster.add_node(**RAY_NODE)
-
-    def strike(_: int) -> None:
-        killed.append(node)
-        cluster.remove_node(node, allow_graceful=False)
-
-    options = ("--engine", "ray", "--address", cluster.address, "--threads", "1")
-    after_s = draw.uniform(1.5, 3) * scene.whole[name].fresh_seconds
-    try:
-        ended = call_fresh([*PHASES[name].command, *options], place, after_s=after_s, strike=strike)
-    finally:
-        cluster.shutdown()
-    return continued(scene, name, place, ended, codes=(0,)) if killed else None
-
-
-def lacks_ray() -> str:
-    """Return why Ray's faults can't be made here; empty where they can."""
-    return "" if find_spec("ray") else "Ray is not installed"
 
 
 @dataclass(frozen=True, kw_only=True)
