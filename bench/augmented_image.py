@@ -14,7 +14,7 @@ from fusion.augment import COPIES, Rows
 from fusion.checksums import problems
 from fusion.files import replacing_folder, write_json
 from fusion.loaders import BatchSpec, make_loader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from kernels.augment_reference import draw_parameters
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from fusion.augment import Rows
 from fusion.catalog import MODALITIES
 from fusion.loaders import BatchSpec, make_loader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.split import Split
 
 THUMBNAIL = 8

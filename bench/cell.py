@@ -23,7 +23,7 @@ from fusion.loaders import LOADERS, BatchSpec, Loader, choose_loader, make_loade
 from fusion.models import FORWARD_GMACS, build_model, cnn17, normalisation, require_size
 from fusion.models.backbones import BACKBONES, build_backbone, weights_identity
 from fusion.models.heads import HEADS, fit_head, head_tensors, malignant_probability
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.split import TEST_FOLDS, VALIDATION_FOLDS, Split, split_rows
 from kernels.augment_reference import AugmentationRange
 

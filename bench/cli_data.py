@@ -68,8 +68,8 @@ def prepare(
     Unreadable files are listed with their reason in quarantine.csv. An interrupted call goes on when called again.
     """
     from bench.sources import read_sources
-    from fusion.prepare import QUARANTINE
     from fusion.prepare import prepare as prepare_images
+    from fusion.prepared import QUARANTINE
 
     if decoder not in ("auto", "dali", "torchvision"):
         raise UserError(f"--decoder {decoder!r} is unknown; choose from auto, dali, torchvision")

@@ -51,7 +51,7 @@ def data_path(
     from bench.report.notes import phantom_notes
     from fusion.files import write_json, write_text
     from fusion.models import MODELS
-    from fusion.prepare import load_prepared
+    from fusion.prepared import load_prepared
 
     plan = Plan(
         settings=Settings(weights="random", device=device, precision=precision),

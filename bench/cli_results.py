@@ -79,7 +79,7 @@ def run(
     from bench.executors import Where
     from bench.matrix import MAXIMUM_SEED, load_matrix
     from bench.runner import run as run_matrix
-    from fusion.prepare import load_prepared
+    from fusion.prepared import load_prepared
     from fusion.split import PROTOCOLS
 
     loaded = load_matrix(matrix)

@@ -17,7 +17,7 @@ from bench.step import PRECISIONS, STEPS
 from fusion.errors import UserError
 from fusion.loaders import HAVE_DALI, LOADERS, BatchSpec, choose_loader
 from fusion.models import MODELS, require_size
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 CHANNELS = 3
 """Of the batches whose loading is measured: most networks take three."""

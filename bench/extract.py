@@ -15,7 +15,7 @@ from fusion.checksums import require_intact
 from fusion.errors import UserError
 from fusion.files import content_hash, replacing_folder
 from fusion.loaders import Loader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 BACKBONE = "backbone.safetensors"
 log = logging.getLogger(__name__)

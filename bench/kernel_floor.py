@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bench.measurement import Advance, Measurement, augmented_rows, summarised, timed
 from fusion.loaders import BatchSpec, ResidentLoader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 KERNEL_BATCHES = (30, 512)
 KERNEL_LAUNCHES = 20

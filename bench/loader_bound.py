@@ -12,7 +12,7 @@ from bench.step import PRECISIONS, PREDICT_BATCH, Steps
 from bench.train import Recipe, make_steps
 from fusion.loaders import BatchSpec, ResidentLoader
 from fusion.models import build_model, normalisation
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 PASS_STEPS = {"cuda": 40, "cpu": 1}
 """Steps of a timed pass: on a GPU many, as the host reads the loss once a pass."""

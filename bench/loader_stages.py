@@ -21,7 +21,7 @@ from fusion.loaders import BatchSpec
 from fusion.loaders.dali import DaliLoader, PathSource
 from fusion.loaders.resident import ResidentLoader
 from fusion.loaders.torchvision import RowDataset, TorchvisionLoader, naming_files, start_workers
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 if HAVE_DALI:
     from nvidia.dali import fn, pipeline_def

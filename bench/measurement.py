@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fusion.augment import Rows
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 Advance = Callable[[str, float, float], None]
 """Called with the part under way, and how much is done of how much there is of it."""

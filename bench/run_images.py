@@ -24,7 +24,7 @@ from fusion.files import make_folder, replacing_folder
 from fusion.images import UnreadableImageError
 from fusion.loaders import BatchSpec, make_loader
 from fusion.masks import read_mask
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 CALIBRATION, MASK = "calibration", "mask"
 CALIBRATION_ROWS = 64

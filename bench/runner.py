@@ -21,7 +21,7 @@ from bench.worker import Described, Ended, WorkerPlan, cell_key, write_failure
 from fusion.checksums import SUMS
 from fusion.errors import UserError
 from fusion.files import clear_leftovers, content_hash, sole_writer, write_json, write_text
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.straddling import straddling
 
 CHOSEN = ("loader", "precision", "step", "threads")

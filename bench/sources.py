@@ -6,7 +6,7 @@ from pathlib import Path
 from fusion.catalog import ImageRecord
 from fusion.errors import UserError
 from fusion.files import file_hash
-from fusion.prepare import BMODE
+from fusion.prepared import BMODE
 from fusion.sources.busi import read_busi
 from fusion.sources.folder import read_folder
 from fusion.sources.oasbud import read_oasbud

@@ -16,12 +16,12 @@ import pandas as pd
 from bench.metrics import decide, subset_values
 from bench.report.read import read_cell_rows, read_run, without_checksums
 from bench.report.read_cells import read_cell_predictions
-from bench.store import DEFINITION, OF_REPORT, PREDICTIONS, ROWS, RUN, WEIGHTS, cell_folder
+from bench.store import DEFINITION, OF_REPORT, PREDICTIONS, ROWS, RUN, TABLES, WEIGHTS, cell_folder
 from fusion.checksums import SUMS, problems
 from fusion.errors import UserError
 from fusion.files import content_hash, read_json
 from fusion.lock import require_no_writer
-from fusion.prepare import MANIFEST, PARTIAL, PREPARED_BEFORE, load_prepared
+from fusion.prepared import MANIFEST, PARTIAL, PREPARED_BEFORE, load_prepared
 
 SAME = 1e-6
 """Relative difference of a number in the rows from the same computed anew, on whatever machine."""
@@ -98,7 +98,7 @@ def verify(folder: Path, progress: Progress = lambda *_: None) -> Verified:
         raise UserError(f"{folder} was written neither by 'fusebench run' nor by 'fusebench prepare'")
     if not (folder / SUMS).exists():
         raise UserError(without_checksums(folder) if is_run else f"{folder} {PREPARED_BEFORE}")
-    written = (folder, folder / "tables")
+    written = (folder, folder / TABLES)
     for one in written:
         require_no_writer(one)
     sizes = list(_sizes(folder))

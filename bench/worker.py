@@ -23,7 +23,7 @@ from bench.metrics import Measured, subset_metrics
 from bench.store import HISTORY_COLUMNS, CellKey, definition_hash, difference, done_rows, failed_rows, write_cell
 from fusion.errors import DiskError, UserError
 from fusion.files import content_hash
-from fusion.prepare import Prepared, load_prepared
+from fusion.prepared import Prepared, load_prepared
 
 
 @dataclass(frozen=True, kw_only=True)

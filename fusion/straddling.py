@@ -41,7 +41,7 @@ def straddling(catalog: pd.DataFrame, duplicates: pd.DataFrame, protocol: str, s
 
     Args:
         catalog: of a prepared data set.
-        duplicates: found in it, see ``fusion.prepare.Prepared``.
+        duplicates: found in it, see ``fusion.prepared.Prepared``.
         protocol: ``paper`` or ``clean``.
         seed: draws the split.
 

@@ -8,7 +8,7 @@ from fusion.errors import UserError
 
 if TYPE_CHECKING:
     from bench.worker import WorkerPlan
-    from fusion.prepare import Prepared
+    from fusion.prepared import Prepared
 
 __all__ = ["MOST_THREADS", "Call", "Executor", "Report", "Result", "Tell", "Where", "open_executor"]
 

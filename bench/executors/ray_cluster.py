@@ -23,7 +23,7 @@ from bench.worker import WorkerPlan
 from fusion.checksums import SUMS, problems
 from fusion.errors import DiskError, UserError
 from fusion.files import replacing_folder
-from fusion.prepare import FILES
+from fusion.prepared import FILES
 from fusion.text import one_line
 
 POLL_S = 0.5

@@ -14,7 +14,7 @@ from bench.executors.interface import Call
 from bench.worker import Worker, WorkerPlan
 from fusion.errors import DiskError, UserError
 from fusion.files import make_folder
-from fusion.prepare import load_prepared
+from fusion.prepared import load_prepared
 
 CHUNK = 16 * 2**20
 """Bytes of a file that travel at once."""

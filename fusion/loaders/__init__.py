@@ -10,7 +10,7 @@ from fusion.loaders.dali import HAVE_DALI, DaliLoader
 from fusion.loaders.resident import ResidentLoader
 from fusion.loaders.spec import BatchSpec, Loader
 from fusion.loaders.torchvision import TorchvisionLoader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 LOADERS: dict[str, Callable[[Prepared, BatchSpec], Loader]] = {
     "resident": ResidentLoader,  # the array lies on the device

@@ -20,7 +20,7 @@ from fusion.decode import HAVE_DALI, dali_decode, dali_resize, resize_u8
 from fusion.errors import UserError
 from fusion.images import UnreadableImageError, read_grey_u8
 from fusion.loaders.spec import BatchSpec, augment_rows
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 if HAVE_DALI:
     from nvidia.dali import fn, pipeline_def

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusion.augment import Rows
 from fusion.loaders.spec import BatchSpec, augment_rows
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 
 class ResidentLoader:

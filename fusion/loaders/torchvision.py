@@ -20,7 +20,7 @@ from fusion.decode import decode_torchvision
 from fusion.errors import UserError
 from fusion.images import UnreadableImageError
 from fusion.loaders.spec import BatchSpec
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from kernels.augment_reference import draw_parameters, standard_normal
 
 WORKERS = 2

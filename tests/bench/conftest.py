@@ -22,7 +22,8 @@ from bench.doctor import CHECKS, Finding, Machine, examine
 from bench.executors import Where
 from bench.matrix import Matrix, load_matrix
 from bench.runner import Summary, run
-from fusion.prepare import Prepared, load_prepared, prepare
+from fusion.prepare import prepare
+from fusion.prepared import Prepared, load_prepared
 from fusion.sources.folder import read_folder
 
 PROGRESS = re.compile(r"[\w -]+: \d+ in [\d.]+ s")

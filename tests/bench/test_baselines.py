@@ -21,7 +21,7 @@ from bench.report.composition import SEES
 from bench.runner import Summary
 from fusion.errors import UserError
 from fusion.loaders import BatchSpec, make_loader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.split import Split, split_rows
 
 

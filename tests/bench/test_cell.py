@@ -9,7 +9,7 @@ from bench.cell import Job, Settings, definition
 from bench.matrix import load_matrix
 from bench.store import definition_hash
 from fusion.errors import UserError
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 CELLS = {cell.name: cell for cell in load_matrix("paper").cells}
 JOB = Job(cell=CELLS["model2/resnet50+adam"], protocol="paper", seed=0)

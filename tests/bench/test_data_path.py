@@ -19,7 +19,7 @@ from bench.report import data_path_tables, terminal_table
 from fusion.decode import HAVE_DALI
 from fusion.errors import UserError
 from fusion.loaders import LOADERS, BatchSpec, ResidentLoader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 CPU = torch.device("cpu")
 SPEC = BatchSpec(seed=0, mean=(0.5,) * 3, std=(0.5,) * 3)

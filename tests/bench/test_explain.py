@@ -24,7 +24,8 @@ from bench.report.summary import mean_interval
 from bench.run_images import find_test_rows
 from fusion.checksums import record
 from fusion.errors import UserError
-from fusion.prepare import Prepared, prepare
+from fusion.prepare import prepare
+from fusion.prepared import Prepared
 from fusion.sources.folder import read_folder
 
 CELLS = ("model2/mobilenet_v2+sgdm", "model3/cnn17+e1+b8", "ablation/cnn17+mammography")

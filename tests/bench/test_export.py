@@ -16,7 +16,7 @@ from bench.onnx_file import INPUT, OUTPUT, read_onnx
 from fusion.errors import UserError
 from fusion.models.classifier import trained_classifier
 from fusion.models.cnn17 import Cnn17
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 SIZE = 32
 CELLS = [

@@ -17,7 +17,7 @@ import bench.worker
 from bench.matrix import read_matrix
 from bench.runner import Summary
 from fusion.errors import UserError
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.split import split_rows
 
 EXTRACTED = ["model1/mobilenet_v2+lr", "model1/mobilenet_v2+nb", "model1/mobilenet_v2+svm"]

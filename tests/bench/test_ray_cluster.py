@@ -21,7 +21,7 @@ from bench.executors.ray_node import RayNode
 from bench.worker import WorkerPlan
 from fusion.checksums import problems, write_checksums
 from fusion.errors import DiskError, UserError
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 Start = Callable[..., RayCluster]
 

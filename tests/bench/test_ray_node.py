@@ -12,7 +12,7 @@ from bench.executors.ray_node import CHUNK, RayNode
 from bench.matrix import Matrix
 from bench.worker import Worker, WorkerPlan
 from fusion.errors import UserError
-from fusion.prepare import FILES, Prepared
+from fusion.prepared import FILES, Prepared
 
 NOBODY = 2**22 + 1
 """Above the largest process id of Linux."""

@@ -18,7 +18,7 @@ from bench.runner import Summary
 from fusion.augment import COPIES, Rows
 from fusion.checksums import record
 from fusion.loaders import BatchSpec, make_loader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 
 @pytest.fixture(scope="module")

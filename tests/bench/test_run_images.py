@@ -15,7 +15,7 @@ from bench.runner import Summary
 from fusion.augment import Rows
 from fusion.errors import UserError
 from fusion.loaders import BatchSpec, make_loader
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 CELLS = ["model3/cnn17+e1+b8", "model3/cnn17+e2+b8", "ablation/cnn17+ultrasound"]
 

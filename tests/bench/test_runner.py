@@ -20,7 +20,7 @@ from bench.runner import Summary
 from bench.step import predict_logits
 from bench.store import ROW_COLUMNS
 from fusion.errors import UserError
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.split import split_rows
 
 # -- what a run leaves -----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from fusion.decode import HAVE_DALI
 from fusion.loaders import BatchSpec, make_loader
 from fusion.models import build_model, normalisation
 from fusion.models.backbones import build_backbone
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.split import split_rows
 
 # -- from what was stored --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from bench.runner import Summary
 from fusion.decode import HAVE_DALI
 from fusion.errors import UserError
 from fusion.models.backbones import build_backbone
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fusion.augment import Rows, expand
 from fusion.errors import UserError
 from fusion.loaders import BatchSpec, ResidentLoader
 from fusion.models.cnn17 import Cnn17
-from fusion.prepare import Prepared
+from fusion.prepared import Prepared
 from fusion.split import Split
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -20,7 +20,8 @@ from bench.train import choose_precision
 from fusion.catalog import ImageRecord, to_frame
 from fusion.loaders import BatchSpec, ResidentLoader
 from fusion.models import MODELS, build_model, normalisation
-from fusion.prepare import Prepared, prepare
+from fusion.prepare import prepare
+from fusion.prepared import Prepared
 from fusion.sources.busi import read_busi
 from fusion.sources.phantom import write_phantom
 

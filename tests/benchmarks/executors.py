@@ -130,7 +130,7 @@ def seconds_of(data: Path, out: Path) -> dict[str, tuple[float, float, float]]:
     from bench.executors.process_pool import ProcessPool
     from bench.matrix import load_matrix
     from bench.worker import WorkerPlan
-    from fusion.prepare import load_prepared
+    from fusion.prepared import load_prepared
 
     prepared = load_prepared(data)
     (cell,) = (cell for cell in load_matrix("quick").cells if cell.name == "baseline/modality")

@@ -11,7 +11,8 @@ from PIL import Image
 from fusion.catalog import ImageRecord
 from fusion.decode import HAVE_DALI
 from fusion.errors import UserError
-from fusion.prepare import Prepared, prepare
+from fusion.prepare import prepare
+from fusion.prepared import Prepared
 
 needs_dali = pytest.mark.skipif(not HAVE_DALI, reason="DALI is not installed")
 

@@ -27,7 +27,8 @@ from fusion.catalog import ImageRecord
 from fusion.decode import HAVE_DALI
 from fusion.errors import UserError
 from fusion.loaders import BatchSpec, Loader, ResidentLoader, choose_loader, dali, free_bytes, make_loader
-from fusion.prepare import Prepared, prepare
+from fusion.prepare import prepare
+from fusion.prepared import Prepared
 from kernels.augment_reference import AugmentationRange, standard_normal
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -350,7 +351,7 @@ import sys
 from pathlib import Path
 from fusion.augment import expand
 from fusion.loaders import BatchSpec, make_loader
-from fusion.prepare import load_prepared
+from fusion.prepared import load_prepared
 import numpy as np
 
 if __name__ == "__main__":

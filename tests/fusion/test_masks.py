@@ -14,7 +14,8 @@ from fusion.catalog import ImageRecord
 from fusion.errors import UserError
 from fusion.images import UnreadableImageError
 from fusion.masks import MASKS, read_mask, resize_mask
-from fusion.prepare import QUARANTINE, Prepared, load_prepared, prepare
+from fusion.prepare import prepare
+from fusion.prepared import QUARANTINE, Prepared, load_prepared
 
 WIDTH, HEIGHT, SIZE = 61, 43, 32
 LESION = (slice(10, 30), slice(35, 55))

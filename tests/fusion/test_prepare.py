@@ -16,7 +16,7 @@ from fusion.catalog import ImageRecord
 from fusion.checksums import SUMS
 from fusion.decode import decode_and_resize, decode_torchvision
 from fusion.masks import MASKS
-from fusion.prepare import CATALOG, DUPLICATE_COLUMNS, DUPLICATES, IMAGES, MANIFEST, QUARANTINE, load_prepared
+from fusion.prepared import CATALOG, DUPLICATE_COLUMNS, DUPLICATES, IMAGES, MANIFEST, QUARANTINE, load_prepared
 
 
 @pytest.mark.parametrize("decoder", [pytest.param("dali", marks=needs_dali), "torchvision"])

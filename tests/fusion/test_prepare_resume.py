@@ -16,7 +16,7 @@ from fusion.checksums import SUMS, problems
 from fusion.decode import decode_torchvision
 from fusion.errors import UserError
 from fusion.files import sole_writer
-from fusion.prepare import IMAGES, MANIFEST, load_prepared
+from fusion.prepared import IMAGES, MANIFEST, load_prepared
 
 
 class Interruption(BaseException):

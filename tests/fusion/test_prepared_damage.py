@@ -13,7 +13,7 @@ from small_images import COUNT, SIZE, refuse, run
 from fusion.catalog import ImageRecord
 from fusion.checksums import SUMS, record
 from fusion.masks import MASKS
-from fusion.prepare import CATALOG, DUPLICATES, IMAGES, MANIFEST, QUARANTINE, load_prepared
+from fusion.prepared import CATALOG, DUPLICATES, IMAGES, MANIFEST, QUARANTINE, load_prepared
 
 
 @pytest.mark.parametrize(

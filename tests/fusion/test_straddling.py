@@ -10,7 +10,8 @@ from PIL import Image
 from fusion.augment import COPIES
 from fusion.catalog import ImageRecord
 from fusion.groups import join_groups
-from fusion.prepare import DUPLICATE_COLUMNS, prepare
+from fusion.prepare import prepare
+from fusion.prepared import DUPLICATE_COLUMNS
 from fusion.split import split_rows
 from fusion.straddling import COLUMNS, KINDS, straddling
 

@@ -19,7 +19,8 @@ from bench.report.formats import FORMATS
 from bench.run_images import find_test_rows
 from fusion.images import UnreadableImageError, inspect_image, read_grey_u8
 from fusion.models.backbones import build_backbone, weights_identity
-from fusion.prepare import load_prepared, prepare
+from fusion.prepare import prepare
+from fusion.prepared import load_prepared
 from fusion.sources.busi import read_busi
 from fusion.sources.folder import read_folder
 from fusion.sources.oasbud import read_oasbud
